@@ -1,0 +1,138 @@
+-- Why: what happened is written once, in order, and never rewritten; a status moves only along the table of legal moves and
+-- only together with the event that says so. The rows of `state_transitions` are printed by `tollgate states --sql`; a test
+-- keeps them equal to the tables in the code.
+CREATE TABLE state_transitions (
+    machine     text NOT NULL,
+    event       text NOT NULL,
+    from_status text NOT NULL,
+    to_status   text NOT NULL,
+    announced   boolean NOT NULL,
+    PRIMARY KEY (machine, from_status, event, to_status)
+);
+
+-- An installation that was restored starts a new era, so that a reader's cursor of before cannot skip what came after.
+CREATE TABLE installation (
+    only_one boolean PRIMARY KEY DEFAULT true CONSTRAINT installation_is_one_row CHECK (only_one),
+    era      integer NOT NULL DEFAULT 1,
+    marker   uuid NOT NULL DEFAULT gen_random_uuid()
+);
+INSERT INTO installation DEFAULT VALUES;
+
+CREATE TABLE events (
+    id             uuid NOT NULL,
+    merchant_id    uuid NOT NULL,
+    livemode       boolean NOT NULL,
+    object_type    text NOT NULL,
+    object_id      uuid NOT NULL,
+    sequence       integer NOT NULL CONSTRAINT event_sequence_starts_at_one CHECK (sequence >= 1),
+    event          text NOT NULL,
+    from_status    text NOT NULL,
+    to_status      text NOT NULL,
+    announced      boolean NOT NULL,
+    payment_id     uuid,
+    operation_id   uuid,
+    actor          text NOT NULL,
+    detail         json,
+    data           json,
+    occurred_at    timestamptz NOT NULL,
+    recorded_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    era            integer NOT NULL DEFAULT 1,
+    transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    PRIMARY KEY (id),
+    CONSTRAINT event_starts_from_none CHECK ((sequence = 1) = (from_status = 'none'))
+) PARTITION BY RANGE (id);
+CREATE INDEX events_object ON events (object_id, sequence);
+CREATE INDEX events_feed ON events (merchant_id, transaction_id, id);
+
+-- Partitions are months of the id, whose first 48 bits are milliseconds (UUIDv7).
+CREATE FUNCTION tollgate_first_id_at(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
+$$;
+
+CREATE PROCEDURE tollgate_make_partitions(parent regclass, months_ahead integer) LANGUAGE plpgsql AS $$
+DECLARE
+    month timestamptz := date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC';
+    step integer;
+    name text;
+    lower_month timestamptz;
+BEGIN
+    EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF %s DEFAULT', parent || '_other', parent);
+    FOR step IN -1 .. months_ahead LOOP
+        lower_month := month + make_interval(months => step);
+        name := format('%s_%s', parent, to_char(lower_month AT TIME ZONE 'UTC', 'YYYY_MM'));
+        IF to_regclass(name) IS NULL THEN
+            EXECUTE format('CREATE TABLE %I PARTITION OF %s FOR VALUES FROM (%L) TO (%L)', name, parent,
+                tollgate_first_id_at(lower_month), tollgate_first_id_at(lower_month + make_interval(months => 1)));
+        END IF;
+    END LOOP;
+END $$;
+CALL tollgate_make_partitions('events', 3);
+
+CREATE FUNCTION refuse_rewrite() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME
+        USING ERRCODE = 'TG004', CONSTRAINT = TG_ARGV[0], HINT = 'Corrections are new rows.';
+END $$;
+CREATE TRIGGER events_are_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewrite('events_are_append_only');
+CREATE TRIGGER transitions_are_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON state_transitions
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewrite('transitions_are_append_only');
+
+-- Every event is one of the legal moves of its machine.
+CREATE FUNCTION require_legal_moves() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    bad record;
+BEGIN
+    SELECT f.object_type, f.event, f.from_status, f.to_status INTO bad
+      FROM fresh f
+     WHERE (SELECT 1 FROM state_transitions t
+             WHERE t.machine = f.object_type AND t.from_status = f.from_status AND t.event = f.event AND t.to_status = f.to_status
+             LIMIT 1) IS NULL
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION '% in % cannot go to % by %', bad.object_type, bad.from_status, bad.to_status, bad.event
+            USING ERRCODE = 'TG001', CONSTRAINT = 'move_is_legal';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER move_is_legal AFTER INSERT ON events REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION require_legal_moves();
+
+-- Attached to every table with a status: each new row starts at version 1 with its event, each change is the next version
+-- with its event, whose `from` is the status the row had. TG_ARGV[0] is the machine.
+CREATE FUNCTION require_birth_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM fresh f
+         WHERE f.version <> 1
+            OR (SELECT 1 FROM events e
+                 WHERE e.object_id = f.id AND e.sequence = 1 AND e.object_type = TG_ARGV[0] AND e.from_status = 'none' AND e.to_status = f.status
+                 LIMIT 1) IS NULL) THEN
+        RAISE EXCEPTION 'a % began without its event', TG_ARGV[0]
+            USING ERRCODE = 'TG002', CONSTRAINT = TG_ARGV[0] || '_begins_with_its_event';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION require_move_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM fresh f
+         WHERE (SELECT 1 FROM stale s
+                  JOIN events e ON e.object_id = f.id AND e.sequence = f.version AND e.object_type = TG_ARGV[0]
+                               AND e.from_status = s.status AND e.to_status = f.status
+                 WHERE s.id = f.id AND f.version = s.version + 1
+                 LIMIT 1) IS NULL) THEN
+        RAISE EXCEPTION 'a % moved without its event', TG_ARGV[0]
+            USING ERRCODE = 'TG002', CONSTRAINT = TG_ARGV[0] || '_moves_with_its_event';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CALL tollgate_protect('events');
+CALL tollgate_grant('tollgate_app', 'SELECT, INSERT', 'events');
+CALL tollgate_grant('tollgate_writer', 'SELECT, INSERT', 'events');
+CALL tollgate_grant('tollgate_ops', 'SELECT, INSERT', 'events');
+CALL tollgate_grant('tollgate_app', 'SELECT', 'state_transitions, installation');
+CALL tollgate_grant('tollgate_writer', 'SELECT', 'state_transitions, installation');
+CALL tollgate_grant('tollgate_ops', 'SELECT', 'state_transitions, installation');
