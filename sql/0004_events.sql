@@ -99,14 +99,16 @@ CREATE TRIGGER move_is_legal AFTER INSERT ON events REFERENCING NEW TABLE AS fre
     FOR EACH STATEMENT EXECUTE FUNCTION require_legal_moves();
 
 -- Attached to every table with a status: each new row starts at version 1 with its event, each change is the next version
--- with its event, whose `from` is the status the row had. TG_ARGV[0] is the machine.
+-- with its event, whose `from` is the status the row had. TG_ARGV[0] is the machine. The row names the event that put it
+-- where it is (`last_event_id`), so the look-up is one probe of one partition.
 CREATE FUNCTION require_birth_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (
         SELECT FROM fresh f
          WHERE f.version <> 1
             OR (SELECT 1 FROM events e
-                 WHERE e.object_id = f.id AND e.sequence = 1 AND e.object_type = TG_ARGV[0] AND e.from_status = 'none' AND e.to_status = f.status
+                 WHERE e.id = f.last_event_id AND e.object_id = f.id AND e.sequence = 1 AND e.object_type = TG_ARGV[0]
+                   AND e.merchant_id = f.merchant_id AND e.from_status = 'none' AND e.to_status = f.status
                  LIMIT 1) IS NULL) THEN
         RAISE EXCEPTION 'a % began without its event', TG_ARGV[0]
             USING ERRCODE = 'TG002', CONSTRAINT = TG_ARGV[0] || '_begins_with_its_event';
@@ -118,15 +120,41 @@ CREATE FUNCTION require_move_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (
         SELECT FROM fresh f
-         WHERE (SELECT 1 FROM stale s
-                  JOIN events e ON e.object_id = f.id AND e.sequence = f.version AND e.object_type = TG_ARGV[0]
+         WHERE (SELECT 1
+                  FROM stale s
+                  JOIN events e ON e.id = f.last_event_id AND e.object_id = f.id AND e.sequence = f.version
+                               AND e.object_type = TG_ARGV[0] AND e.merchant_id = s.merchant_id
                                AND e.from_status = s.status AND e.to_status = f.status
-                 WHERE s.id = f.id AND f.version = s.version + 1
+                 WHERE s.id = f.id AND f.version = s.version + 1 AND f.merchant_id = s.merchant_id
                  LIMIT 1) IS NULL) THEN
         RAISE EXCEPTION 'a % moved without its event', TG_ARGV[0]
             USING ERRCODE = 'TG002', CONSTRAINT = TG_ARGV[0] || '_moves_with_its_event';
     END IF;
     RETURN NULL;
+END $$;
+
+-- For tables whose moves are told by another object's events (operations by their payment's): the edge must be legal.
+CREATE FUNCTION require_legal_edge() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM fresh f
+         WHERE (SELECT 1
+                  FROM stale s
+                 WHERE s.id = f.id AND s.merchant_id = f.merchant_id
+                   AND (s.status = f.status OR (SELECT 1 FROM state_transitions t
+                                                 WHERE t.machine = TG_ARGV[0] AND t.from_status = s.status AND t.to_status = f.status
+                                                 LIMIT 1) IS NOT NULL)
+                 LIMIT 1) IS NULL) THEN
+        RAISE EXCEPTION 'an % cannot move like this', TG_ARGV[0]
+            USING ERRCODE = 'TG001', CONSTRAINT = TG_ARGV[0] || '_moves_legally';
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- Payments and their like are never deleted: what happened to money stays.
+CREATE FUNCTION refuse_removal() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of % are kept', TG_TABLE_NAME USING ERRCODE = 'TG004', CONSTRAINT = TG_ARGV[0];
 END $$;
 
 CALL tollgate_protect('events');

@@ -1,0 +1,160 @@
+"""Group commit: what gathers while one batch runs goes with the next, as one transaction of set-based statements.
+
+There is no timer: a single request at idle is a batch of one and waits for nothing.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+import psycopg
+import structlog
+
+from app.infra.db import Connection, inside_transaction
+
+Row = TypeVar("Row")
+Answer = TypeVar("Answer")
+
+Batch = Callable[[Connection, list[Row]], Awaitable[Sequence[Answer]]]
+Connect = Callable[[], Awaitable[Connection]]
+
+# Two locks taken in the other order, a row that somebody holds for long, a snapshot that is too old: the same again may pass.
+_PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable, psycopg.errors.SerializationFailure)
+_TRIES = 4
+
+log = structlog.get_logger("group_commit")
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be reached; whether the last batch was committed is found out by asking again with the same keys."""
+
+
+class Lane(Generic[Row, Answer]):
+    """One connection that carries one kind of work.
+
+    `batch` sends BEGIN … COMMIT itself and returns one answer per row, in order. It must give the same answer when it is run
+    again over rows that an earlier run had committed (idempotency keys, outbox attempts): after a lost connection it is run again.
+    `keys` names what a row touches: two rows that share a key never ride in one batch, because an UPDATE moves a row once.
+    """
+
+    def __init__(
+        self, name: str, connect: Connect, batch: Batch[Row, Answer], *, keys: Callable[[Row], Iterable[Hashable]], max_batch: int = 100
+    ) -> None:
+        self.name = name
+        self.batches = 0
+        self.rows = 0
+        self._connect = connect
+        self._batch = batch
+        self._keys = keys
+        self._max_batch = max_batch
+        self._waiting: list[tuple[Row, asyncio.Future[Answer]]] = []
+        self._connection: Connection | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._connection = await self._connect()
+
+    async def stop(self) -> None:
+        """Lets what has been submitted finish, then closes the connection."""
+        while self._running is not None and not self._running.done():
+            await asyncio.wait({self._running})
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def submit(self, row: Row) -> Answer:
+        """Raises what the database said about this row alone, or DatabaseUnavailable."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((row, future))
+        if self._running is None or self._running.done():
+            self._running = loop.create_task(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        await asyncio.sleep(0)  # whatever is ready in this turn of the loop joins the first batch
+        while self._waiting:
+            batch = self._take()
+            self.batches += 1
+            self.rows += len(batch)
+            await self._settle(batch)
+
+    def _take(self) -> list[tuple[Row, asyncio.Future[Answer]]]:
+        taken: list[tuple[Row, asyncio.Future[Answer]]] = []
+        later: list[tuple[Row, asyncio.Future[Answer]]] = []
+        touched: set[Hashable] = set()
+        for position, item in enumerate(self._waiting):
+            if len(taken) == self._max_batch:
+                later.extend(self._waiting[position:])
+                break
+            keys = tuple(self._keys(item[0]))
+            # A row that has to wait also blocks those behind it that touch the same things, so their order stays.
+            (later if touched.intersection(keys) else taken).append(item)
+            touched.update(keys)
+        self._waiting = later
+        return taken
+
+    async def _settle(self, batch: list[tuple[Row, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._attempt([row for row, _ in batch])
+        except psycopg.Error as error:
+            if len(batch) == 1:
+                _refuse(batch[0][1], error)
+                return
+            log.warning("batch_bisected", lane=self.name, rows=len(batch), error=type(error).__name__)
+            middle = len(batch) // 2
+            await self._settle(batch[:middle])
+            await self._settle(batch[middle:])
+        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to those who wait, not to the lane
+            for _, future in batch:
+                _refuse(future, error)
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    async def _attempt(self, rows: list[Row]) -> Sequence[Answer]:
+        for last in range(_TRIES):
+            try:
+                connection = await self._usable()
+                async with inside_transaction():
+                    return await self._batch(connection, rows)
+            except (*_PASSING, psycopg.OperationalError, psycopg.InterfaceError) as error:
+                await self._rollback()
+                lost = self._connection is None or self._connection.closed
+                if last == _TRIES - 1:
+                    if lost:
+                        raise DatabaseUnavailable(self.name) from error
+                    raise
+                if not lost and not isinstance(error, _PASSING):
+                    raise
+                await asyncio.sleep(random.uniform(0.0, 0.05 * 4**last))  # noqa: S311 - jitter, no secret
+            except BaseException:
+                await self._rollback()
+                raise
+        raise AssertionError("unreachable")
+
+    async def _usable(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._connect()
+        return self._connection
+
+    async def _rollback(self) -> None:
+        connection = self._connection
+        if connection is None or connection.closed:
+            return
+        try:
+            if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                await connection.execute("ROLLBACK")
+        except psycopg.Error:
+            await connection.close()
+
+
+def columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Rows to the arrays that a set-based statement takes."""
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _refuse(future: "asyncio.Future[Any]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
