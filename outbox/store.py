@@ -1,0 +1,299 @@
+"""The verbs: write, claim, hold, settle, fail, defer. Each is one statement over arrays, for one row as for a hundred.
+
+All of them take the connection (and so the transaction) of the caller. `send_hold` and `send_settle` read nothing, for use in
+psycopg's pipeline mode; `read_ids` reads their answer.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from psycopg import AsyncConnection, AsyncCursor
+
+from outbox.model import Claimed, Failed, NewRow
+
+Connection = AsyncConnection[Any]
+
+WRITE = """
+INSERT INTO outbox (queue, lane, actor, subject, tenant, payload, traceparent, due_at)
+SELECT queue, lane, actor, subject, tenant, payload, traceparent, statement_timestamp() + due_in * interval '1 second'
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::float8[])
+       AS given (queue, lane, actor, subject, tenant, payload, traceparent, due_in)
+"""
+
+_LEASE = """
+UPDATE outbox
+   SET attempt = attempt + 1,
+       due_at = statement_timestamp() + %(lease_seconds)s * interval '1 second'
+  FROM fitting
+ WHERE outbox.id = fitting.id
+RETURNING outbox.id,
+          queue,
+          lane,
+          actor,
+          encode(uuid_send(subject), 'hex'),
+          encode(uuid_send(tenant), 'hex'),
+          payload,
+          traceparent,
+          attempt,
+          failures,
+          returned
+"""
+
+_ROOM = """
+coalesce(
+    (SELECT room FROM unnest(%(busy_lanes)s::text[], %(rooms)s::int[]) AS busy (name, room) WHERE busy.name = {lane} LIMIT 1),
+    %(lane_limit)s
+)
+"""
+
+# `statement_timestamp()` is stable, so it bounds the index scan; a volatile clock would be a filter over the whole queue.
+CLAIM_OLDEST = f"""
+WITH head AS MATERIALIZED (
+    SELECT id, lane, due_at
+      FROM outbox
+     WHERE queue = %(queue)s AND due_at <= statement_timestamp()
+     ORDER BY due_at
+     LIMIT %(limit)s
+       FOR UPDATE SKIP LOCKED
+), placed AS (
+    SELECT id, lane, row_number() OVER (PARTITION BY lane ORDER BY due_at, id) AS place FROM head
+), fitting AS MATERIALIZED (
+    SELECT id FROM placed WHERE place <= {_ROOM.format(lane="placed.lane")}
+)
+{_LEASE}
+"""  # noqa: S608 - made of this file's own constants
+
+# Steps from lane to lane through the index and takes of each what it has room for: the waiting rows of a full lane are never
+# read. The recursion runs only as far as the outer LIMIT pulls it.
+CLAIM_LANE_BY_LANE = f"""
+WITH RECURSIVE lanes AS (
+    (SELECT lane FROM outbox WHERE queue = %(queue)s AND lane > %(after_lane)s ORDER BY lane LIMIT 1)
+    UNION ALL
+    SELECT (SELECT following.lane
+              FROM outbox AS following
+             WHERE following.queue = %(queue)s AND following.lane > lanes.lane
+             ORDER BY following.lane
+             LIMIT 1)
+      FROM lanes
+     WHERE lanes.lane IS NOT NULL
+), fitting AS MATERIALIZED (
+    SELECT due.id
+      FROM lanes,
+           LATERAL (SELECT waiting.id
+                      FROM outbox AS waiting
+                     WHERE waiting.queue = %(queue)s AND waiting.lane = lanes.lane AND waiting.due_at <= statement_timestamp()
+                     ORDER BY waiting.due_at
+                     LIMIT {_ROOM.format(lane="lanes.lane")}
+                       FOR UPDATE SKIP LOCKED) AS due
+     WHERE lanes.lane IS NOT NULL
+     LIMIT %(limit)s
+)
+{_LEASE}
+"""  # noqa: S608 - made of this file's own constants
+
+# Ordered, so that two batches that share rows wait for each other and never in a circle.
+HOLD = """
+SELECT outbox.id
+  FROM unnest(%s::bigint[], %s::int[]) AS given (id, attempt)
+  JOIN outbox ON outbox.id = given.id AND outbox.attempt = given.attempt
+ ORDER BY outbox.id
+   FOR UPDATE OF outbox
+"""
+
+SETTLE = """
+DELETE FROM outbox
+ USING unnest(%s::bigint[], %s::int[]) AS given (id, attempt)
+ WHERE outbox.id = given.id AND outbox.attempt = given.attempt
+RETURNING outbox.id
+"""
+
+# The counts are set from what was claimed, not incremented: sent again after a lost answer, the statement changes nothing.
+FAIL = """
+UPDATE outbox
+   SET failures = given.failures + 1,
+       first_error = coalesce(first_error, given.error),
+       last_error = given.error,
+       due_at = statement_timestamp() + given.retry_in * interval '1 second'
+  FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[], %s::float8[]) AS given (id, attempt, failures, error, retry_in)
+ WHERE outbox.id = given.id AND outbox.attempt = given.attempt
+RETURNING outbox.id
+"""
+
+BURY = """
+WITH dead AS (
+    DELETE FROM outbox
+     USING unnest(%s::bigint[], %s::int[], %s::int[], %s::text[]) AS given (id, attempt, failures, error)
+     WHERE outbox.id = given.id AND outbox.attempt = given.attempt
+    RETURNING outbox.*, given.error AS error, given.failures + 1 AS all_failures
+)
+INSERT INTO dead_letters (
+    outbox_id, queue, lane, actor, subject, tenant, payload, traceparent, attempts, failures, first_error, last_error, created_at, replay_of)
+SELECT id, queue, lane, actor, subject, tenant, payload, traceparent, attempt, all_failures, coalesce(first_error, error), error, created_at, replay_of
+  FROM dead
+RETURNING outbox_id
+"""
+
+DEFER = """
+UPDATE outbox
+   SET returned = given.returned + 1,
+       due_at = statement_timestamp() + given.seconds * interval '1 second'
+  FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::float8[]) AS given (id, attempt, returned, seconds)
+ WHERE outbox.id = given.id AND outbox.attempt = given.attempt
+RETURNING outbox.id
+"""
+
+DEFER_LANE = """
+WITH waiting AS MATERIALIZED (
+    SELECT id
+      FROM outbox
+     WHERE queue = %(queue)s AND lane = %(lane)s AND due_at <= statement_timestamp()
+     ORDER BY due_at
+     LIMIT %(limit)s
+       FOR UPDATE SKIP LOCKED
+)
+UPDATE outbox
+   SET due_at = statement_timestamp() + %(seconds)s * interval '1 second'
+  FROM waiting
+ WHERE outbox.id = waiting.id
+RETURNING outbox.id
+"""
+
+RESTAMP = """
+UPDATE outbox
+   SET due_at = statement_timestamp() + %(lease_seconds)s * interval '1 second'
+ WHERE id = %(id)s AND attempt = %(attempt)s
+RETURNING id
+"""
+
+DEPTH = """
+SELECT queue,
+       count(*),
+       count(*) FILTER (WHERE due_at <= statement_timestamp()),
+       coalesce(extract(epoch FROM statement_timestamp() - min(created_at)), 0)::float8
+  FROM outbox
+ GROUP BY queue
+ ORDER BY queue
+"""
+
+
+async def write(connection: Connection, rows: Sequence[NewRow]) -> None:
+    """Add rows in the transaction that makes them necessary; wake their queues after it has committed."""
+    if not rows:
+        return
+    await connection.execute(
+        WRITE,
+        (
+            [row.queue for row in rows],
+            [row.lane for row in rows],
+            [row.actor for row in rows],
+            [None if row.subject is None else str(row.subject) for row in rows],
+            [None if row.tenant is None else str(row.tenant) for row in rows],
+            [row.payload for row in rows],
+            [row.traceparent for row in rows],
+            [float(row.due_in_seconds) for row in rows],
+        ),
+    )
+
+
+async def claim(
+    connection: Connection,
+    queue: str,
+    *,
+    limit: int,
+    lease_seconds: float,
+    lane_limit: int | None = None,
+    room: Mapping[str, int] | None = None,
+    full_lanes: Iterable[str] = (),
+    after_lane: str = "",
+) -> list[Claimed]:
+    """Take up to `limit` due rows, oldest first, at most `lane_limit` of a lane, for `lease_seconds`.
+
+    `room` names the lanes that may get fewer than `lane_limit`, `full_lanes` those that get nothing. While there is a full one,
+    lanes are visited by name beginning behind `after_lane`, so that no amount of waiting rows of the full ones is read.
+    """
+    rooms = dict(room or {})
+    rooms.update(dict.fromkeys(full_lanes, 0))
+    lane_by_lane = any(left <= 0 for left in rooms.values())
+    asked_at = time.monotonic()
+    cursor = await connection.execute(
+        CLAIM_LANE_BY_LANE if lane_by_lane else CLAIM_OLDEST,
+        {
+            "queue": queue,
+            "limit": limit,
+            "lease_seconds": float(lease_seconds),
+            "lane_limit": limit if lane_limit is None else lane_limit,
+            "busy_lanes": list(rooms),
+            "rooms": [max(0, left) for left in rooms.values()],
+            "after_lane": after_lane,
+        },
+    )
+    deadline = asked_at + lease_seconds / 2
+    return [Claimed(*(*record, deadline)) for record in await cursor.fetchall()]
+
+
+async def send_hold(connection: Connection, rows: Sequence[Claimed]) -> AsyncCursor[Any]:
+    return await connection.execute(HOLD, _tokens(rows))
+
+
+async def send_settle(connection: Connection, rows: Sequence[Claimed]) -> AsyncCursor[Any]:
+    return await connection.execute(SETTLE, _tokens(rows))
+
+
+async def read_ids(cursor: AsyncCursor[Any]) -> set[int]:
+    return {record[0] for record in await cursor.fetchall()}
+
+
+async def hold(connection: Connection, rows: Sequence[Claimed]) -> set[int]:
+    """Lock the rows that are still ours until the transaction ends; the ids of the others are missing from the answer."""
+    return await read_ids(await send_hold(connection, rows))
+
+
+async def settle(connection: Connection, rows: Sequence[Claimed]) -> set[int]:
+    """Delete rows under their attempt, in the transaction of their effects; a missing id was lost: do not commit its effects."""
+    return await read_ids(await send_settle(connection, rows))
+
+
+async def fail(connection: Connection, failed: Sequence[Failed]) -> set[int]:
+    """Count an error per row; each comes back after its backoff or becomes a dead letter. Returns the ids that were ours."""
+    again = [one for one in failed if one.retry_in_seconds is not None]
+    dead = [one for one in failed if one.retry_in_seconds is None]
+    ids: set[int] = set()
+    if again:
+        ids |= await read_ids(await connection.execute(FAIL, (*_counted(again), [one.retry_in_seconds for one in again])))
+    if dead:
+        ids |= await read_ids(await connection.execute(BURY, _counted(dead)))
+    return ids
+
+
+async def defer(connection: Connection, rows: Sequence[Claimed], seconds: float | Sequence[float]) -> set[int]:
+    """Move claimed rows on without counting anything; `seconds` for all of them or one for each, 0 hands them back."""
+    each = [float(seconds)] * len(rows) if isinstance(seconds, int | float) else [float(one) for one in seconds]
+    return await read_ids(await connection.execute(DEFER, (*_tokens(rows), [row.returned for row in rows], each)))
+
+
+async def defer_lane(connection: Connection, queue: str, *, lane: str, seconds: float, limit: int = 10_000) -> int:
+    """Move the waiting rows of one lane on in one statement (its breaker is open); nothing is counted. Returns how many."""
+    cursor = await connection.execute(DEFER_LANE, {"queue": queue, "lane": lane, "seconds": float(seconds), "limit": limit})
+    return len(await cursor.fetchall())
+
+
+async def restamp(connection: Connection, row: Claimed, *, lease_seconds: float) -> bool:
+    """Begin a claimed row's lease anew, for a row that had to wait before it could start; False when it is no longer ours."""
+    cursor = await connection.execute(RESTAMP, {"id": row.id, "attempt": row.attempt, "lease_seconds": float(lease_seconds)})
+    return await cursor.fetchone() is not None
+
+
+async def depth(connection: Connection) -> list[tuple[str, int, int, float]]:
+    """Per queue: rows, rows that are due, age of the oldest in seconds."""
+    cursor = await connection.execute(DEPTH)
+    return await cursor.fetchall()
+
+
+def _tokens(rows: Sequence[Claimed]) -> tuple[list[int], list[int]]:
+    return [row.id for row in rows], [row.attempt for row in rows]
+
+
+def _counted(failed: Sequence[Failed]) -> tuple[list[int], list[int], list[int], list[str]]:
+    rows = [one.row for one in failed]
+    return *_tokens(rows), [row.failures for row in rows], [one.error for one in failed]
