@@ -17,7 +17,7 @@ handlers with `Request` and `Response` 18,000 requests/s, raw ASGI handlers unde
     ROUTES = (
         Route("POST", "/v1/payment_intents", create_intent, body=CreateIntent, answers={201: Intent}, errors=(NoRoute,)),
         Route("GET", "/v1/payment_intents/{payment_intent_id:pi}", show_intent, answers={200: Intent}),
-        Route("GET", "/v1/payment_intents", list_intents, query=INTENTS, answers={200: IntentList}),
+        Route("GET", "/v1/payment_intents", list_intents, query=INTENTS, answers={200: list_of(Intent)}),
     )
 
 Before a handler runs, its caller is known, path ids are parsed (a malformed one is 404), the body is decoded strictly into the
@@ -27,7 +27,7 @@ process (a lane, a listener) exports `async def lifespan(resources)` as an async
 `resources.add(thing)`.
 """
 
-from app.http.answers import Answer, answer, answer_list
+from app.http.answers import Answer, answer, answer_list, list_of
 from app.http.bodies import Amount, Body, Currency, Description, Metadata, PatchMetadata, Reference, body_id
 from app.http.call import Call
 from app.http.lists import Page, Query, choice, ident, instants, text
@@ -54,5 +54,6 @@ __all__ = [
     "choice",
     "ident",
     "instants",
+    "list_of",
     "text",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,6 +14,10 @@ Header = tuple[bytes, bytes]
 _JSON: Header = (b"content-type", b"application/json")
 _PROBLEM: Header = (b"content-type", b"application/problem+json")
 _REPLAYED: Header = (b"idempotent-replayed", b"true")
+_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+_NO_STORE: Header = (b"cache-control", b"no-store")
+# Two years, as the preload lists ask for.
+_HSTS: Header = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -29,12 +33,19 @@ class Answer:
         self.headers = headers
 
 
-class ListOf(msgspec.Struct, kw_only=True, tag_field="object", tag="list"):
+class _Listing(msgspec.Struct, kw_only=True):
     """The envelope of every list, newest first."""
 
+    object: str = "list"
     data: list[msgspec.Raw]
     has_more: bool
     url: str
+
+
+def list_of(kind: type) -> type[msgspec.Struct]:
+    """The shape of a list of `kind`, for a route's `answers`."""
+    members = [("object", Literal["list"]), ("data", list[kind]), ("has_more", bool), ("url", str)]  # type: ignore[valid-type]
+    return msgspec.defstruct(f"{kind.__name__}List", members)
 
 
 def answer(
@@ -66,7 +77,7 @@ def answer(
 def answer_list(url: str, items: Iterable[object], *, has_more: bool) -> Answer:
     """`items` are JSON bytes or structs, newest first; `url` is the list's path (`call.path`)."""
     data = [msgspec.Raw(item if isinstance(item, bytes) else _encode(item)) for item in items]
-    return Answer(200, _encode(ListOf(data=data, has_more=has_more, url=url)), [_JSON])
+    return Answer(200, _encode(_Listing(data=data, has_more=has_more, url=url)), [_JSON])
 
 
 def problem(error: DomainError, *, instance: str, request_id: str) -> Answer:
@@ -97,3 +108,27 @@ def problem(error: DomainError, *, instance: str, request_id: str) -> Answer:
         headers.append((b"allow", ", ".join(error.extra["allowed_methods"]).encode()))
         del document["allowed_methods"]
     return Answer(error.http_status, _encode(document), headers)
+
+
+def complete(
+    result: Answer, *, request_id: str, api_version: str = "", preference_applied: bytes | None = None, secure: bool
+) -> list[Header]:
+    """The answer's own headers with those that every answer has."""
+    headers = result.headers
+    if result.status != 204:
+        headers.append((b"content-length", b"%d" % len(result.body)))
+    headers.append((b"x-request-id", request_id.encode()))
+    headers.append(_NOSNIFF)
+    headers.append(_NO_STORE)
+    if api_version:
+        headers.append((b"tollgate-version", api_version.encode()))
+    if preference_applied is not None:
+        headers.append((b"preference-applied", preference_applied))
+    if secure:
+        headers.append(_HSTS)
+    return headers
+
+
+def is_secure(scheme: str, forwarded_proto: bytes | None) -> bool:
+    """TLS ends here or at the router in front of us; a header that a caller made up binds that caller alone."""
+    return scheme == "https" or forwarded_proto == b"https"

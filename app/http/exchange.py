@@ -11,7 +11,7 @@ import psycopg
 from litestar.types import HTTPScope, Receive, Send
 
 from app.core.errors import DomainError, Forbidden, InternalError, MethodNotAllowed, NotFound, ServiceUnavailable, Unauthenticated
-from app.http.answers import Answer, Header, problem
+from app.http.answers import Answer, complete, is_secure, problem
 from app.http.bodies import Body, announced_size, require_json, require_uncompressed, too_large
 from app.http.call import Call
 from app.http.headers import idempotency_key_of, if_match_of, read_headers, request_id_of, require_acceptable, version_of, waiting_of
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from app.http.routes import Route
 
 log = logging.getLogger(__name__)
-
-_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
-_NO_STORE: Header = (b"cache-control", b"no-store")
-# Two years, as the preload lists ask for.
-_HSTS: Header = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
 
 # Sorted keys, so that two spellings of one body have one fingerprint.
 _canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -183,22 +178,12 @@ def _unexpected(error: Exception, call: Call[Any]) -> DomainError:
 
 
 async def _send(result: Answer, call: Call[Any], scope: HTTPScope, send: Send) -> None:
-    body, headers = result.body, result.headers
-    if result.status != 204:
-        headers.append((b"content-length", b"%d" % len(body)))
-    headers.append((b"x-request-id", (call.request_id or request_id_of(None)).encode()))
-    headers.append(_NOSNIFF)
-    headers.append(_NO_STORE)
-    if call.api_version:
-        headers.append((b"tollgate-version", call.api_version.encode()))
-    if call.preference_applied is not None:
-        headers.append((b"preference-applied", call.preference_applied))
-    if _is_secure(scope, call):
-        headers.append(_HSTS)
+    headers = complete(
+        result,
+        request_id=call.request_id or request_id_of(None),
+        api_version=call.api_version,
+        preference_applied=call.preference_applied,
+        secure=is_secure(scope["scheme"], call.headers.get(b"x-forwarded-proto")),
+    )
     await send({"type": "http.response.start", "status": result.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _is_secure(scope: HTTPScope, call: Call[Any]) -> bool:
-    """TLS ends here or at the router in front of us; a header that a caller made up binds that caller alone."""
-    return scope["scheme"] == "https" or call.headers.get(b"x-forwarded-proto") == b"https"
+    await send({"type": "http.response.body", "body": result.body, "more_body": False})

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from litestar import asgi
 from litestar.enums import ScopeType
 from litestar.handlers import ASGIRouteHandler
-from litestar.types import HTTPScope, Receive, Scope, Send
+from litestar.types import Receive, Scope, Send
 
 from app.core.errors import DomainError, NotFound
 from app.core.ids import MalformedId, parse_typeid
@@ -39,6 +39,7 @@ class Route:
         "label",
         "max_body_bytes",
         "method",
+        "name",
         "parameters",
         "path",
         "query",
@@ -64,10 +65,11 @@ class Route:
         max_body_bytes: int = MAX_BODY_BYTES,
         summary: str = "",
     ) -> None:
-        """`answers`: status → struct, None for no JSON. `waits`: takes `Prefer`. `conditional`: takes `If-Match`."""
+        """`answers`: status → struct, a media type, or None for no body. `waits`: takes `Prefer`. `conditional`: takes `If-Match`."""
         self.method = method
         self.path = path
         self.act = act
+        self.name = getattr(act, "__name__", path)
         self.answers = answers
         self.errors = tuple(errors)
         self.query = query
@@ -115,6 +117,6 @@ def mount(routes: Sequence[Route], resources: Resources) -> list[ASGIRouteHandle
 def _at_path(path: str, exchange: Exchange) -> ASGIRouteHandler:
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
-            await exchange.serve(cast("HTTPScope", scope), receive, send)
+            await exchange.serve(scope, receive, send)
 
     return asgi(path, copy_scope=False, name=path)(serve)

@@ -1,0 +1,98 @@
+"""create_app: the only place that wires everything."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+
+from litestar import Litestar
+from litestar.datastructures import State
+
+from app.http import errors_page, health, openapi
+from app.http.fallback import refuse
+from app.http.resources import Resources
+from app.http.routes import Route, mount
+from app.http.server import serve
+from app.identity.keyring import FLUSH_SECONDS, KeyRing
+from app.infra.db import connect, open_pool
+from app.settings import Settings
+from sql.migrate import check_current
+
+log = logging.getLogger(__name__)
+
+# Reads of merchants; a write of the road goes through its lane's own connection.
+APP_CONNECTIONS = 8
+WRITER_CONNECTIONS = 2
+OPS_CONNECTIONS = 2
+
+Lifespan = Callable[[Resources], AbstractAsyncContextManager[None]]
+
+ROUTES: tuple[Route, ...] = (*health.ROUTES, *errors_page.ROUTES)
+LIFESPANS: tuple[Lifespan, ...] = ()
+
+
+def create_app(settings: Settings, *, routes: Sequence[Route] = ROUTES, lifespans: Sequence[Lifespan] = LIFESPANS) -> Litestar:
+    """The ASGI application; its `state.resources` is filled while it runs."""
+    resources = Resources(settings)
+
+    @asynccontextmanager
+    async def live(_app: Litestar) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await _open(stack, resources, lifespans)
+            yield
+
+    return Litestar(
+        mount((*routes, *openapi.routes_for(routes)), resources),
+        lifespan=[live],
+        exception_handlers={Exception: refuse},
+        openapi_config=None,
+        logging_config=None,
+        state=State({"resources": resources}),
+    )
+
+
+def run_web(settings: Settings) -> int:
+    """Serve until told to end; the exit code. Refuses to start on a schema that is older or newer than this code."""
+    asyncio.run(_require_current_schema(settings))
+    app = create_app(settings)
+    return serve(app, app.state.resources)
+
+
+async def _require_current_schema(settings: Settings) -> None:
+    connection = await connect(settings.database_url, role="tollgate_ops")
+    async with connection:
+        await check_current(connection)
+
+
+async def _open(stack: AsyncExitStack, resources: Resources, lifespans: Sequence[Lifespan]) -> None:
+    url = resources.settings.database_url
+    resources.pool = await stack.enter_async_context(open_pool(url, role="tollgate_app", size=APP_CONNECTIONS))
+    resources.writer_pool = await stack.enter_async_context(open_pool(url, role="tollgate_writer", size=WRITER_CONNECTIONS))
+    resources.ops_pool = await stack.enter_async_context(open_pool(url, role="tollgate_ops", size=OPS_CONNECTIONS))
+    resources.keys = KeyRing(resources.writer_pool)
+    await stack.enter_async_context(_noting_uses(resources.keys))
+    for lifespan in lifespans:
+        await stack.enter_async_context(lifespan(resources))
+
+
+@asynccontextmanager
+async def _noting_uses(keys: KeyRing) -> AsyncIterator[None]:
+    task = asyncio.create_task(_flush_for_ever(keys))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        with suppress(Exception):
+            await keys.flush()
+
+
+async def _flush_for_ever(keys: KeyRing) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_SECONDS)
+        try:
+            await keys.flush()
+        except Exception:
+            # When a key was used last is worth a line, not a process.
+            log.warning("the last uses of API keys could not be written", exc_info=True)
