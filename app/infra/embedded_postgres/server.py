@@ -1,0 +1,350 @@
+"""One PostgreSQL server on one directory, as long as its owner lives.
+
+A directory holds `cluster/` (PostgreSQL's own), `socket/`, `postgres.log`, `password` and `lock`. The server runs in a session of
+its own, so that Ctrl-C reaches it only through its owner, after the workers have drained; a killed owner takes it along, and what
+is left behind all the same is stopped by the next start.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from urllib.parse import quote
+
+import psycopg
+from psycopg.sql import SQL, Identifier, Literal
+
+from app.infra.children import die_with_parent
+from app.infra.embedded_postgres.binaries import EmbeddedPostgresError, Programs, UnusableDirectory, find_programs
+
+DATABASE = "tollgate"
+USER = "postgres"
+MAX_CONNECTIONS = 200
+START_SECONDS = 60
+STOP_SECONDS = 20
+# sun_path has 108 bytes on Linux and 104 on macOS, and `/.s.PGSQL.5432` comes after the directory.
+_LONGEST_SOCKET_DIRECTORY = 85
+_PORT = 5432
+
+_SETTINGS = {
+    "max_connections": str(MAX_CONNECTIONS),
+    "shared_buffers": "256MB",
+    # A checkpoint writes whole pages again after it: few and spread ones keep the WAL of a busy outbox small.
+    "max_wal_size": "4GB",
+    "min_wal_size": "256MB",
+    "checkpoint_timeout": "15min",
+    "wal_buffers": "16MB",
+    "random_page_cost": "1.1",
+    # A payment's statements take less time than their compilation would.
+    "jit": "off",
+    # The outbox is a table that is written and emptied all day.
+    "autovacuum_naptime": "10s",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] ",
+    "log_checkpoints": "off",
+    "client_min_messages": "warning",
+}
+_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+# For tests: a machine that loses power in a test run loses nothing that anybody misses.
+_HASTY = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "128MB",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+}
+
+
+class Server(NamedTuple):
+    """A server that answers. `url` names the database `tollgate`, which exists and is empty at first."""
+
+    url: str
+    directory: Path
+    binaries: Path
+    process: subprocess.Popen[bytes]
+    socket_directory: Path
+    lock: IO[bytes] | None = None
+    temporary: bool = False
+
+    def url_of(self, database: str) -> str:
+        return self.url.replace(f"/{DATABASE}", f"/{database}", 1)
+
+
+@contextmanager
+def running(directory: Path | None = None, *, durable: bool = True, tcp: bool = False, installed: Path | None = None) -> Iterator[Server]:
+    """`start` and `stop` around a block."""
+    server = start(directory, durable=durable, tcp=tcp, installed=installed)
+    try:
+        yield server
+    finally:
+        stop(server)
+
+
+def start(directory: Path | None = None, *, durable: bool = True, tcp: bool = False, installed: Path | None = None) -> Server:
+    """Start a server on `directory` (None: a temporary one, gone after `stop`). Call it from the main thread.
+
+    `tcp` listens on a free port of the loopback with a password, beside the socket, and puts that into the url.
+    `installed` is the `bin` directory of another PostgreSQL, 15 or later. Raises UnusableDirectory, EmbeddedPostgresError.
+    """
+    home = Path(tempfile.mkdtemp(prefix="tollgate-")) if directory is None else directory.absolute()
+    try:
+        programs = find_programs(owner_of=home / "cluster", installed=installed)
+        _make_reachable(home, programs, ours=directory is None)
+        lock = _take(home)
+        try:
+            server = _start_locked(home, programs, durable=durable, port=_free_port() if tcp else None)
+        except BaseException:
+            lock.close()
+            raise
+    except BaseException:
+        if directory is None:
+            shutil.rmtree(home, ignore_errors=True)
+        raise
+    return server._replace(lock=lock, temporary=directory is None)
+
+
+def _start_locked(home: Path, programs: Programs, *, durable: bool, port: int | None) -> Server:
+    cluster = home / "cluster"
+    _own(cluster, programs)
+    _stop_what_was_left(cluster)
+    if not (cluster / "PG_VERSION").exists():
+        _initialize(home, programs, durable=durable)
+    socket_directory = _socket_directory(home, programs)
+    process = _launch(home, programs, _options(socket_directory, port=port, durable=durable))
+    local = f"postgresql://{USER}@/{DATABASE}?host={quote(str(socket_directory), safe='')}&port={port or _PORT}"
+    server = Server(local, home, programs.directory, process, socket_directory)
+    try:
+        _wait_until_it_answers(server)
+        password = _password(home)
+        _prepare(server, password)
+    except BaseException:
+        stop(server)
+        raise
+    # Over the socket the directory's mode is the password; on the loopback every local user could connect.
+    return server if port is None else server._replace(url=f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}")
+
+
+def stop(server: Server) -> None:
+    """A fast shutdown: open transactions are rolled back, everything committed is on disk. Does nothing the second time."""
+    process = server.process
+    for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        if process.poll() is not None:
+            break
+        process.send_signal(how)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+    if server.socket_directory.parent != server.directory:
+        shutil.rmtree(server.socket_directory, ignore_errors=True)
+    if server.temporary:
+        shutil.rmtree(server.directory, ignore_errors=True)
+    if server.lock is not None:
+        server.lock.close()
+
+
+# --- the directory ------------------------------------------------------------------------------------------------------------
+
+
+def _make_reachable(home: Path, programs: Programs, *, ours: bool) -> None:
+    """Create `home` and what is missing above it; modes are given only to what is created here."""
+    missing = [path for path in (home, *home.parents) if not path.exists()]
+    try:
+        for path in reversed(missing):
+            path.mkdir()
+            path.chmod(0o755)
+        if ours:
+            home.chmod(0o711)
+    except OSError as error:
+        raise UnusableDirectory(f"The data directory {home} cannot be created: {error.strerror}. {_advice(programs)}") from None
+    if not home.is_dir():
+        raise UnusableDirectory(f"The data directory {home} is not a directory. {_advice(programs)}")
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise UnusableDirectory(f"The data directory {home} cannot be written to by you. {_advice(programs)}")
+    if not _enters(home, programs):
+        blocked = next((path for path in (*reversed(home.parents), home) if not _enters(path, programs)), home)
+        raise UnusableDirectory(
+            f"The data directory {home} cannot be used: PostgreSQL does not run as root, and user {programs.user_name()} cannot enter {blocked}. "
+            + _advice(programs)
+        )
+
+
+def _enters(path: Path, programs: Programs) -> bool:
+    command = ["/bin/sh", "-c", 'cd -- "$1"', "sh", str(path)]
+    return subprocess.run(command, cwd="/", capture_output=True, check=False, **programs.identity()).returncode == 0
+
+
+def _advice(programs: Programs) -> str:
+    where = "/var/lib/tollgate" if programs.user_id is not None else "a directory of yours, such as ~/.local/state/tollgate"
+    return f"Name a directory that can be used with --data, for example {where}."
+
+
+def _take(home: Path) -> IO[bytes]:
+    """One owner at a time. The lock goes with its process, however that ends."""
+    lock = (home / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise UnusableDirectory(
+            f"The data directory {home} is in use by another process. Stop that one, or name another with --data."
+        ) from None
+    return lock
+
+
+def _own(directory: Path, programs: Programs) -> None:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if programs.user_id is not None and programs.group_id is not None and directory.stat().st_uid == 0:
+        os.chown(directory, programs.user_id, programs.group_id)
+    if directory.stat().st_uid not in {os.geteuid(), programs.user_id}:
+        raise UnusableDirectory(f"{directory} belongs to another user. {_advice(programs)}")
+    directory.chmod(0o700)
+
+
+def _password(home: Path) -> str:
+    file = home / "password"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(16), encoding="ascii")
+    return file.read_text(encoding="ascii")
+
+
+def _socket_directory(home: Path, programs: Programs) -> Path:
+    directory = home / "socket"
+    if len(str(directory)) > _LONGEST_SOCKET_DIRECTORY:
+        # TMPDIR may be as long as the name that is too long.
+        directory = Path(tempfile.mkdtemp(prefix="tg-", dir="/tmp"))
+    _own(directory, programs)
+    return directory
+
+
+# --- the server ---------------------------------------------------------------------------------------------------------------
+
+
+def _stop_what_was_left(cluster: Path) -> None:
+    """The lock is ours, so a server that still runs here has lost its owner."""
+    pid_file = cluster / "postmaster.pid"
+    try:
+        pid = int(pid_file.read_text(encoding="utf-8").split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return
+    if pid <= 0 or not _is_alive(pid):
+        return
+    if str(cluster) not in _arguments_of(pid):
+        # The number has gone to another program since; PostgreSQL itself would take that one for a server and refuse to start.
+        pid_file.unlink()
+        return
+    for how in (signal.SIGINT, signal.SIGQUIT):
+        os.kill(pid, how)
+        end = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < end:
+            if not _is_alive(pid):
+                return
+            time.sleep(0.05)
+    raise EmbeddedPostgresError(f"A server that was left behind on {cluster} (process {pid}) does not stop. End it, then try again.")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    stat_file = Path(f"/proc/{pid}/stat")
+    # A zombie waits for its reaper and serves nobody.
+    return not stat_file.exists() or stat_file.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] != "Z"
+
+
+def _arguments_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+    except OSError:
+        return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+
+
+def _initialize(home: Path, programs: Programs, *, durable: bool) -> None:
+    """`initdb` into a fresh directory that is renamed when it is whole, so that a killed start leaves nothing half done."""
+    cluster, fresh = home / "cluster", home / "cluster.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    _own(fresh, programs)
+    # The builtin provider sorts the same on every system; before 17 there was none, and C is its nearest relative.
+    locale = ["--locale-provider=builtin", "--locale=C.UTF-8"] if programs.major_version() >= 17 else ["--locale=C"]
+    command: list[str | Path] = [programs.directory / "initdb", "-D", fresh, "-U", USER, "-E", "UTF8", *locale]
+    command += ["--auth-local=trust", "--auth-host=scram-sha-256", *([] if durable else ["--no-sync"])]
+    done = subprocess.run(command, env=_environment(), cwd="/", capture_output=True, check=False, **programs.identity())
+    if done.returncode != 0:
+        raise EmbeddedPostgresError(f"initdb failed on {fresh}: {done.stderr.decode(errors='replace').strip()}")
+    cluster.rmdir()
+    fresh.rename(cluster)
+
+
+def _options(socket_directory: Path, *, port: int | None, durable: bool) -> dict[str, str]:
+    return {
+        **_SETTINGS,
+        **(_DURABLE if durable else _HASTY),
+        "unix_socket_directories": str(socket_directory),
+        "listen_addresses": "127.0.0.1" if port else "",
+        "port": str(port or _PORT),
+    }
+
+
+def _launch(home: Path, programs: Programs, options: dict[str, str]) -> subprocess.Popen[bytes]:
+    command: list[str | Path] = [programs.directory / "postgres", "-D", home / "cluster"]
+    for name, value in options.items():
+        command += ["-c", f"{name}={value}"]
+    keyword: dict[str, Any] = {**programs.identity(), "preexec_fn": die_with_parent(signal.SIGINT), "start_new_session": True}
+    with (home / "postgres.log").open("ab") as log:
+        return subprocess.Popen(command, env=_environment(), cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, **keyword)
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the caller's: PGPORT or PGDATA meant for another server would bend this one."""
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_it_answers(server: Server) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            psycopg.connect(server.url_of("postgres"), connect_timeout=5).close()
+        except psycopg.OperationalError as error:
+            if server.process.poll() is None and time.monotonic() < end:
+                time.sleep(0.03)
+                continue
+            raise EmbeddedPostgresError(
+                f"PostgreSQL did not start on {server.directory}: {_last_words(server.directory) or error}"
+            ) from None
+        else:
+            return
+
+
+def _last_words(home: Path) -> str:
+    lines = (home / "postgres.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-10:])
+
+
+def _prepare(server: Server, password: str) -> None:
+    with psycopg.connect(server.url_of("postgres"), autocommit=True) as connection:
+        # Encrypted here, so that the server's log never sees it.
+        secret = connection.pgconn.encrypt_password(password.encode(), USER.encode(), b"scram-sha-256").decode()
+        connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(USER), Literal(secret)))
+        if connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
+            connection.execute(SQL("CREATE DATABASE {}").format(Identifier(DATABASE)))
