@@ -4,17 +4,28 @@
 """
 
 from outbox import dead_letters, inbox
+from outbox.broker import OutboxBroker
+from outbox.engine import Times
+from outbox.intake import Queue
 from outbox.model import Actor, Claimed, Failed, LeaseLost, NewRow, Postpone, backoff_seconds, error_text
 from outbox.store import claim, defer, defer_lane, depth, fail, hold, read_ids, send_hold, send_settle, settle, write
+from outbox.wake import Listener, Waker, channel_of
+from outbox.worker import run_worker
 
 __all__ = [
     "Actor",
     "Claimed",
     "Failed",
     "LeaseLost",
+    "Listener",
     "NewRow",
+    "OutboxBroker",
     "Postpone",
+    "Queue",
+    "Times",
+    "Waker",
     "backoff_seconds",
+    "channel_of",
     "claim",
     "dead_letters",
     "defer",
@@ -25,6 +36,7 @@ __all__ = [
     "hold",
     "inbox",
     "read_ids",
+    "run_worker",
     "send_hold",
     "send_settle",
     "settle",

@@ -16,6 +16,9 @@ GIVE_UP_AFTER_VANISHED = 6
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 60.0
 
+# Ten failures with full jitter last some three minutes; an actor knows better.
+DEFAULT_FAILURES_LIMIT = 10
+
 # An error is for a reader; a stack of a megabyte in a row is not.
 ERROR_LENGTH = 2000
 
@@ -100,7 +103,7 @@ class Actor:
 
     name: str
     run: Handler
-    failures_limit: int = 10
+    failures_limit: int = DEFAULT_FAILURES_LIMIT
     never_dead_letter: bool = False
     on_exhausted: OnExhausted | None = None
 
