@@ -19,8 +19,14 @@ Answer = TypeVar("Answer")
 Batch = Callable[[Connection, list[Row]], Awaitable[Sequence[Answer]]]
 Connect = Callable[[], Awaitable[Connection]]
 
-# Two locks taken in the other order, a row that somebody holds for long, a snapshot that is too old: the same again may pass.
-_PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable, psycopg.errors.SerializationFailure)
+# Two locks taken in the other order, a row that somebody holds for long, a snapshot that is too old, a key that somebody wrote
+# between our look and our insert: the same again may pass.
+_PASSING = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.UniqueViolation,
+)
 _TRIES = 4
 
 log = structlog.get_logger("group_commit")

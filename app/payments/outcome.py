@@ -1,0 +1,280 @@
+"""What an answer means: the one place that decides how a payment moves, whoever brought the answer.
+
+A PSP's answer, a look-up, a callback, a settlement line and an operator all come here. Limits bind requests, never facts: what
+a PSP says happened is booked even when no edge admits it.
+"""
+
+from datetime import timedelta
+from typing import Any, assert_never
+
+import msgspec
+
+from app.ledger import rules
+from app.payments.affected import Affected, answer, failure_of, post, refund_of, told
+from app.payments.late import apply_late
+from app.payments.model import (
+    AUTHORIZATION_LIFETIME,
+    INTENT,
+    INTENT_GRACE,
+    PAYMENT,
+    REFUND,
+    Intent,
+    Operation,
+    status_after_refunds,
+)
+from app.payments.moves import Moves, move_operation, open_operation, open_refund, record, show_closed
+from app.payments.store import Event
+from app.providers.base import CHARGE_TYPES, ActionRequired, Approved, Declined, Outcome, Pending, Unknown
+
+# The first look-up after an unknown outcome waits for what may still be on its way; each later one waits twice as long.
+FIRST_LOOK_UP = timedelta(seconds=2)
+LONGEST_LOOK_UP = timedelta(minutes=10)
+
+
+def apply(moves: Moves, affected: Affected, outcome: Outcome) -> bool:
+    """Move everything that follows from `outcome`; False when it had been applied already and nothing moved."""
+    operation = affected.operation
+    if not operation.is_open:
+        return apply_late(moves, affected, outcome)
+    operation.outcome = told(outcome)
+    match outcome:
+        case Approved():
+            operation.provider_ref = outcome.provider_ref
+            _approved(moves, affected, outcome)
+        case Declined():
+            _declined(moves, affected, outcome)
+        case ActionRequired():
+            _action_required(moves, affected, outcome)
+        case Pending():
+            _wait_for_later(moves, affected, provider_ref=outcome.provider_ref)
+        case Unknown():
+            _unknown(moves, affected)
+        case _:
+            assert_never(outcome)
+    return True
+
+
+# --- approved -----------------------------------------------------------------------------------------------------------------
+
+
+def _approved(moves: Moves, affected: Affected, approved: Approved) -> None:
+    match affected.operation.type:
+        case "sale" | "authorize":
+            _charge_approved(moves, affected, approved)
+        case "capture":
+            _captured(moves, affected, approved.amount)
+        case "void":
+            _voided(moves, affected)
+        case "refund":
+            _refunded(moves, affected)
+        case other:
+            assert_never(other)
+
+
+def _charge_approved(moves: Moves, affected: Affected, approved: Approved) -> None:
+    operation, payment = affected.operation, affected.payment
+    payment.provider_ref = approved.provider_ref
+    payment.authorization_id = operation.id
+    payment.authorization_code = approved.authorization_code or None
+    payment.authorized_at = moves.now
+    if approved.card is not None:
+        payment.payment_method = {**payment.payment_method, **msgspec.to_builtins(approved.card)}
+    affected.intent.authorization_id = operation.id
+    if operation.type == "sale" and approved.capture_declined is None:
+        _captured(moves, affected, approved.amount)
+    else:
+        _authorized(moves, affected, approved.capture_declined)
+
+
+def _authorized(moves: Moves, affected: Affected, capture_declined: Declined | None) -> None:
+    operation, payment, intent = affected.operation, affected.payment, affected.intent
+    move_operation(moves, operation, "succeeded", "succeeded")
+    payment.authorization_expires_at = moves.now + AUTHORIZATION_LIFETIME
+    payment.provider_status = "authorized"
+    show_closed(payment, operation, None)
+    moved = record(moves, PAYMENT, payment, "authorized", "authorized", operation_id=operation.id)
+    post(moves, affected, "authorized", hold=payment.amount)
+    if capture_declined is not None:
+        payment.failure = failure_of(capture_declined)
+        show_closed(payment, operation, payment.failure)
+        record(moves, PAYMENT, payment, "capture_failed", "authorized", operation_id=operation.id)
+        intent.last_payment_error = payment.failure
+    answer(operation, _intent_follows(moves, affected, "authorized", "authorized") or moved)
+    if _unwanted(intent):
+        open_operation(moves, payment, "void", amount=payment.amount, purpose=_purpose(intent))
+
+
+def _captured(moves: Moves, affected: Affected, amount: int) -> None:
+    operation, payment = affected.operation, affected.payment
+    held = payment.amount if payment.status == "authorized" else 0
+    move_operation(moves, operation, "succeeded", "succeeded")
+    payment.amount_captured = amount
+    payment.fee = rules.fee(amount)
+    payment.captured_at = moves.now
+    payment.authorization_expires_at = None
+    payment.failure = None
+    payment.provider_status = "captured"
+    show_closed(payment, operation, None)
+    moved = record(moves, PAYMENT, payment, "captured", "captured", operation_id=operation.id)
+    post(moves, affected, "captured", amount=amount, fee=payment.fee, hold=held)
+    affected.intent.last_payment_error = None
+    followed = _intent_follows(moves, affected, "succeeded", "succeeded")
+    answer(operation, moved if operation.type == "capture" else followed or moved)
+    if operation.type == "sale" and _unwanted(affected.intent):
+        open_refund(moves, payment, amount=amount, reason=_purpose(affected.intent))
+
+
+def _voided(moves: Moves, affected: Affected) -> None:
+    operation, payment, intent = affected.operation, affected.payment, affected.intent
+    lapsed = operation.purpose == "authorization_expired"
+    move_operation(moves, operation, "succeeded", "succeeded")
+    payment.authorization_expires_at = None
+    payment.provider_status = "voided"
+    show_closed(payment, operation, None)
+    target = "expired" if lapsed else "voided"
+    moved = record(moves, PAYMENT, payment, target, target, operation_id=operation.id)
+    post(moves, affected, "released", hold=payment.amount)
+    if INTENT.targets("canceled", intent.status):
+        intent.cancellation_reason = operation.purpose or "voided"
+        intent.next_action = None
+        followed = record(moves, INTENT, intent, "canceled", "canceled", operation_id=operation.id)
+        if operation.purpose == "requested_by_merchant":
+            moved = followed
+    answer(operation, moved)
+
+
+def _refunded(moves: Moves, affected: Affected) -> None:
+    operation, payment, refund = affected.operation, affected.payment, refund_of(affected)
+    move_operation(moves, operation, "succeeded", "succeeded")
+    refund.provider_ref = operation.provider_ref
+    payment.refund_reserved -= refund.amount
+    payment.amount_refunded += refund.amount
+    show_closed(payment, operation, None)
+    target = status_after_refunds(payment, amount_refunded=payment.amount_refunded)
+    record(moves, PAYMENT, payment, target, target, operation_id=operation.id)
+    post(moves, affected, "refunded", amount=refund.amount)
+    answer(operation, record(moves, REFUND, refund, "succeeded", "succeeded", operation_id=operation.id))
+
+
+# --- declined -----------------------------------------------------------------------------------------------------------------
+
+
+def _declined(moves: Moves, affected: Affected, declined: Declined) -> None:
+    operation, payment = affected.operation, affected.payment
+    failure = failure_of(declined)
+    move_operation(moves, operation, "declined", "declined")
+    show_closed(payment, operation, failure)
+    match operation.type:
+        case "sale" | "authorize":
+            payment.failure = failure
+            payment.provider_ref = declined.provider_ref or payment.provider_ref
+            payment.provider_status = "declined"
+            moved = record(moves, PAYMENT, payment, "failed", "failed", operation_id=operation.id)
+            answer(operation, _intent_failed(moves, affected, failure) or moved)
+        case "capture":
+            payment.failure = failure
+            answer(operation, record(moves, PAYMENT, payment, "capture_failed", payment.status, operation_id=operation.id))
+        case "void":
+            if payment.status == "authorized" and operation.purpose == "authorization_expired":
+                # The issuer let go by itself: asking again daily until the look-up or the merchant says otherwise.
+                payment.authorization_expires_at = moves.now + timedelta(days=1)
+            answer(operation, record(moves, PAYMENT, payment, "operation_closed", payment.status, operation_id=operation.id))
+        case "refund":
+            refund = refund_of(affected)
+            refund.failure = failure
+            payment.refund_reserved -= refund.amount
+            record(moves, PAYMENT, payment, "operation_closed", payment.status, operation_id=operation.id)
+            answer(operation, record(moves, REFUND, refund, "failed", "failed", operation_id=operation.id))
+        case other:
+            assert_never(other)
+
+
+def _intent_failed(moves: Moves, affected: Affected, failure: dict[str, Any]) -> Event | None:
+    intent = affected.intent
+    if not INTENT.targets("payment_failed", intent.status) or intent.latest_payment_id != affected.payment.id:
+        return None
+    intent.last_payment_error = failure
+    intent.next_action = None
+    if intent.cancel_requested:
+        intent.cancellation_reason = intent.cancel_requested
+        return record(moves, INTENT, intent, "canceled", "canceled", operation_id=affected.operation.id)
+    if intent.attempt_count >= intent.max_attempts:
+        return record(moves, INTENT, intent, "failed", "failed", operation_id=affected.operation.id)
+    intent.payment_method = None
+    intent.expires_at = max(intent.expires_at, moves.now + INTENT_GRACE)
+    return record(moves, INTENT, intent, "payment_failed", "requires_payment_method", operation_id=affected.operation.id)
+
+
+# --- not decided yet ----------------------------------------------------------------------------------------------------------
+
+
+def _action_required(moves: Moves, affected: Affected, required: ActionRequired) -> None:
+    operation, intent = affected.operation, affected.intent
+    if intent.status == "requires_action" and intent.expires_at <= moves.now:
+        _abandoned(moves, affected)
+        return
+    _wait_for_later(moves, affected, provider_ref=required.provider_ref)
+    if "requires_action" in INTENT.targets("requires_action", intent.status):
+        intent.next_action = {"type": "redirect_to_url", "redirect_to_url": {"url": required.redirect_url}}
+        answer(operation, record(moves, INTENT, intent, "requires_action", "requires_action", operation_id=operation.id))
+
+
+def _abandoned(moves: Moves, affected: Affected) -> None:
+    """The payer never came back, and the PSP says that nothing is held: attempt and intent end here."""
+    operation, payment, intent = affected.operation, affected.payment, affected.intent
+    move_operation(moves, operation, "failed", "failed")
+    show_closed(payment, operation, None)
+    record(moves, PAYMENT, payment, "expired", "expired", operation_id=operation.id)
+    intent.next_action = None
+    answer(operation, record(moves, INTENT, intent, "expired", "expired", operation_id=operation.id))
+
+
+def _wait_for_later(moves: Moves, affected: Affected, *, provider_ref: str) -> None:
+    operation, payment = affected.operation, affected.payment
+    first = operation.provider_ref is None
+    operation.provider_ref = provider_ref or operation.provider_ref
+    _schedule_look_up(moves, operation)
+    if first and operation.type in CHARGE_TYPES:
+        payment.provider_ref = operation.provider_ref
+    if first:
+        record(moves, PAYMENT, payment, "operation_updated", payment.status, operation_id=operation.id)
+
+
+def _unknown(moves: Moves, affected: Affected) -> None:
+    operation, payment = affected.operation, affected.payment
+    _schedule_look_up(moves, operation)
+    if operation.status == "unknown":
+        return
+    move_operation(moves, operation, "unknown", "unknown")
+    if payment.pending_operation is not None and operation.type != "refund":
+        payment.pending_operation = {**payment.pending_operation, "status": "unknown"}
+    if payment.latest_operation is not None:
+        payment.latest_operation = {**payment.latest_operation, "status": "unknown"}
+    record(moves, PAYMENT, payment, "operation_unknown", payment.status, operation_id=operation.id, detail=operation.outcome)
+
+
+def _schedule_look_up(moves: Moves, operation: Operation) -> None:
+    wait = min(FIRST_LOOK_UP * 2 ** min(operation.lookups, 12), LONGEST_LOOK_UP)
+    operation.next_lookup_at = moves.now + wait
+    operation.lookups += 1
+    if not any(known is operation for known in moves.operations):
+        moves.operations.append(operation)
+
+
+# --- small parts --------------------------------------------------------------------------------------------------------------
+
+
+def _intent_follows(moves: Moves, affected: Affected, event: str, target: str) -> Event | None:
+    intent = affected.intent
+    if target not in INTENT.targets(event, intent.status):
+        return None  # it was canceled or has expired meanwhile: the payment's truth does not bring it back
+    intent.next_action = None
+    return record(moves, INTENT, intent, event, target, operation_id=affected.operation.id)
+
+
+def _unwanted(intent: Intent) -> bool:
+    return intent.cancel_requested is not None or intent.status in ("canceled", "expired")
+
+
+def _purpose(intent: Intent) -> str:
+    return intent.cancel_requested or intent.cancellation_reason or "intent_expired"

@@ -1,0 +1,114 @@
+"""The batch that books outcomes: hold the outbox rows, lock the payments, decide, write, settle; one transaction."""
+
+from collections.abc import Hashable, Iterable, Sequence
+
+import msgspec
+
+import outbox
+from app.core.clock import now
+from app.core.ids import Id
+from app.infra.db import Connection
+from app.payments import store
+from app.payments.affected import Affected
+from app.payments.model import Intent, Operation, Payment, Refund
+from app.payments.moves import LookUpTask, Moves, PspTask
+from app.payments.outcome import apply
+from app.payments.write import merged, write
+from app.providers.base import Outcome
+from outbox import Claimed
+
+
+class Settlement(msgspec.Struct):
+    """An outcome and the outbox row under which it was brought; `actor` says by whom: the provider's answer, a look-up, a callback."""
+
+    row: Claimed
+    task: PspTask | LookUpTask
+    outcome: Outcome
+    actor: str
+
+
+class Settled(msgspec.Struct):
+    """`held` is false when the lease was lost and nothing of this row was written. `error` leaves the row to be failed."""
+
+    held: bool
+    moved: bool = False
+    error: Exception | None = None
+
+
+class OperationMissing(LookupError):
+    """The outbox row speaks of an operation, payment or intent that is not there."""
+
+
+def touched(settlement: Settlement) -> Iterable[Hashable]:
+    task = settlement.task
+    return (task.payment_id, task.payment_intent_id, settlement.row.id)
+
+
+async def settle_batch(connection: Connection, settlements: list[Settlement]) -> tuple[Sequence[Settled], frozenset[str]]:
+    """The answers in the order of `settlements`, and the queues to wake now that it is committed."""
+    queues: frozenset[str] = frozenset()
+    async with connection.pipeline():
+        await connection.execute("BEGIN")
+        held_cursor = await outbox.send_hold(connection, [one.row for one in settlements])
+        locked = await _lock(connection, settlements)
+        held = await outbox.read_ids(held_cursor)
+        answers, decided = _decide(settlements, held, locked)
+        done = [one.row for one, answer in zip(settlements, answers, strict=True) if answer.held and answer.error is None]
+        if decided:
+            queues = await write(connection, merged(decided))
+        if done:
+            await outbox.send_settle(connection, done)
+        await connection.execute("COMMIT")
+    return answers, queues
+
+
+class _Locked(msgspec.Struct):
+    operations: dict[Id, Operation]
+    payments: dict[Id, Payment]
+    intents: dict[Id, Intent]
+    refunds: dict[Id, Refund]
+
+
+async def _lock(connection: Connection, settlements: Sequence[Settlement]) -> _Locked:
+    """Payments before intents before refunds, each by id: the order in which everybody locks."""
+    tasks = [one.task for one in settlements]
+    payments = await connection.execute(store.LOCK_PAYMENTS, ([task.payment_id for task in tasks],))
+    intents = await connection.execute(store.LOCK_INTENTS, ([task.payment_intent_id for task in tasks],))
+    operations = await connection.execute(store.READ_OPERATIONS, ([task.operation_id for task in tasks],))
+    refund_ids = [task.refund_id for task in tasks if task.refund_id is not None]
+    refunds = await connection.execute(store.LOCK_REFUNDS, (refund_ids,)) if refund_ids else None
+    return _Locked(
+        operations=store.by_id(await operations.fetchall(), Operation),
+        payments=store.by_id(await payments.fetchall(), Payment),
+        intents=store.by_id(await intents.fetchall(), Intent),
+        refunds=store.by_id(await refunds.fetchall(), Refund) if refunds is not None else {},
+    )
+
+
+def _decide(settlements: Sequence[Settlement], held: set[int], locked: _Locked) -> tuple[list[Settled], list[Moves]]:
+    answers: list[Settled] = []
+    decided: list[Moves] = []
+    for one in settlements:
+        if one.row.id not in held:
+            answers.append(Settled(held=False))
+            continue
+        moves = Moves(now=now(), actor=one.actor, traceparent=one.row.traceparent)
+        try:
+            moved = apply(moves, _affected(one, locked), one.outcome)
+        except Exception as error:  # noqa: BLE001 - one row that cannot be booked must not keep its neighbours from being
+            answers.append(Settled(held=True, error=error))
+            continue
+        if moved:
+            decided.append(moves)
+        answers.append(Settled(held=True, moved=moved))
+    return answers, decided
+
+
+def _affected(one: Settlement, locked: _Locked) -> Affected:
+    task = one.task
+    operation = locked.operations.get(task.operation_id)
+    payment = locked.payments.get(task.payment_id)
+    intent = locked.intents.get(task.payment_intent_id)
+    if operation is None or payment is None or intent is None:
+        raise OperationMissing(f"operation {task.operation_id} or its payment or intent does not exist")
+    return Affected(operation=operation, payment=payment, intent=intent, refund=locked.refunds.get(task.refund_id or ""))
