@@ -15,6 +15,7 @@ from app.http.routes import Route, mount
 from app.http.server import serve
 from app.identity.keyring import FLUSH_SECONDS, KeyRing
 from app.infra.db import connect, open_pool
+from app.operators import api as operators
 from app.settings import Settings
 from sql.migrate import check_current
 
@@ -27,7 +28,7 @@ OPS_CONNECTIONS = 2
 
 Lifespan = Callable[[Resources], AbstractAsyncContextManager[None]]
 
-ROUTES: tuple[Route, ...] = (*health.ROUTES, *errors_page.ROUTES)
+ROUTES: tuple[Route, ...] = (*health.ROUTES, *errors_page.ROUTES, *operators.ROUTES)
 LIFESPANS: tuple[Lifespan, ...] = ()
 
 

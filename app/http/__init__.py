@@ -30,7 +30,7 @@ process (a lane, a listener) exports `async def lifespan(resources)` as an async
 from app.http.answers import Answer, answer, answer_list, list_of
 from app.http.bodies import Amount, Body, Currency, Description, Metadata, PatchMetadata, Reference, body_id
 from app.http.call import Call
-from app.http.lists import Page, Query, choice, ident, instants, text
+from app.http.lists import Page, Query, choice, ident, instant, instants, text
 from app.http.resources import Resources
 from app.http.routes import Route
 
@@ -53,6 +53,7 @@ __all__ = [
     "body_id",
     "choice",
     "ident",
+    "instant",
     "instants",
     "list_of",
     "text",

@@ -27,6 +27,8 @@ class Query(NamedTuple):
     filters: tuple[Filter, ...] = ()
     pages: str | None = None
     limited: bool = True
+    # False: `starting_after` only.
+    both_ways: bool = True
 
 
 class Page(NamedTuple):
@@ -65,14 +67,17 @@ def ident(name: str, prefix: str) -> Filter:
     return Filter(name, read, id_schema(prefix))
 
 
-def instants(name: str) -> tuple[Filter, ...]:
-    """`name[gte]`, `name[gt]`, `name[lte]`, `name[lt]`, each an instant; unpack it into `filters`."""
-
+def instant(name: str) -> Filter:
     def read(value: str) -> datetime:
         # A plus sign that was not escaped arrives as a space.
         return parse_rfc3339(value.replace(" ", "+"))
 
-    return tuple(Filter(f"{name}[{bound}]", read, {"type": "string", "format": "date-time"}) for bound in ("gte", "gt", "lte", "lt"))
+    return Filter(name, read, {"type": "string", "format": "date-time"})
+
+
+def instants(name: str) -> tuple[Filter, ...]:
+    """`name[gte]`, `name[gt]`, `name[lte]`, `name[lt]`, each an instant; unpack it into `filters`."""
+    return tuple(instant(f"{name}[{bound}]") for bound in ("gte", "gt", "lte", "lt"))
 
 
 def id_schema(prefix: str) -> dict[str, Any]:
@@ -91,7 +96,7 @@ def read_page(query_string: bytes, query: Query | None, filters: Mapping[str, Fi
             limit = _limit(value)
         if query.pages is not None:
             after = _cursor(query.pages, "starting_after", known.pop("starting_after", None))
-            before = _cursor(query.pages, "ending_before", known.pop("ending_before", None))
+            before = _cursor(query.pages, "ending_before", known.pop("ending_before", None)) if query.both_ways else None
             if after is not None and before is not None:
                 raise InvalidRequest("Only one of `starting_after` and `ending_before` may be given.", param="ending_before")
     return Page(limit, after, before, {name: _filter(filters, name, value) for name, value in known.items()})

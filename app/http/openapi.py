@@ -187,7 +187,9 @@ def _query_parameters(route: Route) -> list[Json]:
     if route.query.limited:
         schemas["limit"] = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
     if route.query.pages is not None:
-        schemas |= {"starting_after": id_schema(route.query.pages), "ending_before": id_schema(route.query.pages)}
+        schemas["starting_after"] = id_schema(route.query.pages)
+    if route.query.pages is not None and route.query.both_ways:
+        schemas["ending_before"] = id_schema(route.query.pages)
     return [{"name": name, "in": "query", "schema": schema} for name, schema in schemas.items()]
 
 
