@@ -24,7 +24,7 @@ class Control:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, request: Request) -> None:
-        if not _is_local(request.peer):
+        if not is_local(request.peer):
             request.answer(404, problem("not_found", "No such path."))
             return
         match request.method, request.path:
@@ -72,7 +72,7 @@ def _answer(request: Request, shown: Any) -> None:
     request.answer(200, msgspec.json.encode(shown))
 
 
-def _is_local(peer: str) -> bool:
+def is_local(peer: str) -> bool:
     try:
         address = ip_address(peer)
     except ValueError:
