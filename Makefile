@@ -9,7 +9,7 @@ PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; d
 BIN = .venv/bin
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --root-user-action=ignore
 # A worker per core; the tests that measure time or start many processes share one worker by their xdist group.
-PYTEST_ARGS = -n auto --dist loadgroup
+PYTEST_ARGS ?= -n auto --dist loadgroup
 
 # Running needs less than testing, and the demo should not wait for what it does not use: two stamps.
 RUNTIME = .venv/.installed-runtime
