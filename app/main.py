@@ -11,11 +11,12 @@ from litestar.datastructures import State
 from app.http import errors_page, health, openapi
 from app.http.fallback import refuse
 from app.http.resources import Resources
-from app.http.routes import Route, mount
+from app.http.routes import Route, mend_path_parameters, mount
 from app.http.server import serve
 from app.identity.keyring import FLUSH_SECONDS, KeyRing
 from app.infra.db import connect, open_pool
 from app.operators import api as operators
+from app.payments import api as payments
 from app.settings import Settings
 from sql.migrate import check_current
 
@@ -28,8 +29,8 @@ OPS_CONNECTIONS = 2
 
 Lifespan = Callable[[Resources], AbstractAsyncContextManager[None]]
 
-ROUTES: tuple[Route, ...] = (*health.ROUTES, *errors_page.ROUTES, *operators.ROUTES)
-LIFESPANS: tuple[Lifespan, ...] = ()
+ROUTES: tuple[Route, ...] = (*health.ROUTES, *errors_page.ROUTES, *operators.ROUTES, *payments.ROUTES)
+LIFESPANS: tuple[Lifespan, ...] = (payments.lifespan,)
 
 
 def create_app(settings: Settings, *, routes: Sequence[Route] = ROUTES, lifespans: Sequence[Lifespan] = LIFESPANS) -> Litestar:
@@ -42,7 +43,7 @@ def create_app(settings: Settings, *, routes: Sequence[Route] = ROUTES, lifespan
             await _open(stack, resources, lifespans)
             yield
 
-    return Litestar(
+    app = Litestar(
         mount((*routes, *openapi.routes_for(routes)), resources),
         lifespan=[live],
         exception_handlers={Exception: refuse},
@@ -50,6 +51,8 @@ def create_app(settings: Settings, *, routes: Sequence[Route] = ROUTES, lifespan
         logging_config=None,
         state=State({"resources": resources}),
     )
+    mend_path_parameters(app)
+    return app
 
 
 def run_web(settings: Settings) -> int:

@@ -25,7 +25,8 @@ _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _OTHER_THAN_BRACKETS = re.compile(r"[^\[\]{}]+")
 
 Amount = Annotated[int, msgspec.Meta(ge=MIN_AMOUNT, le=MAX_AMOUNT, description="Minor units.")]
-Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$", description="ISO 4217, upper case.")]
+# The length is said beside the pattern because `$` also stands before a line end.
+Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$", max_length=3, description="ISO 4217, upper case.")]
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=255, description="The merchant's own order number.")]
 Description = Annotated[str, msgspec.Meta(max_length=1000)]
 _MetadataKey = Annotated[str, msgspec.Meta(min_length=1, max_length=40)]

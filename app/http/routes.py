@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from litestar import asgi
+from litestar import Litestar, asgi
 from litestar.enums import ScopeType
 from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
@@ -112,6 +112,21 @@ def mount(routes: Sequence[Route], resources: Resources) -> list[ASGIRouteHandle
             raise ValueError(f"{route.label} is declared twice")
         methods[route.method] = route
     return [_at_path(path, Exchange(methods, resources)) for path, methods in by_path.items()]
+
+
+def mend_path_parameters(app: Litestar) -> None:
+    """Litestar 2.25 files the path parameters of a raw route under "asgi" and looks them up under the request's method."""
+    waiting = [app.asgi_router.root_route_map_node]
+    while waiting:
+        node = waiting.pop()
+        waiting += node.children.values()
+        if node.is_asgi:
+            node.path_parameters = _ForEveryMethod(node.path_parameters)
+
+
+class _ForEveryMethod(dict[Any, Any]):
+    def __missing__(self, _method: str) -> Any:
+        return self["asgi"]
 
 
 def _at_path(path: str, exchange: Exchange) -> ASGIRouteHandler:
