@@ -101,9 +101,10 @@ def check_url(text: str, *, allow_loopback: bool) -> Target:
         raise WebhookUrlRefused("This is not an absolute URL with a host.", param="url") from error
     if target.url.scheme != "https" and not (allow_loopback and target.url.scheme == "http"):
         raise WebhookUrlRefused("A webhook URL begins with https://.", param="url")
-    if target.url.user is not None or target.url.password is not None or "@" in target.url.raw_authority:
+    # Of the text, not of the URL taken apart: an empty user name has vanished there.
+    if "@" in re.split("[/?]", text.partition("://")[2], maxsplit=1)[0]:
         raise WebhookUrlRefused("A webhook URL carries no user name or password.", param="url")
-    numeric = _as_number(target.host)
+    numeric = _as_address(target.host) or _as_number(target.host)
     if target.host == "localhost" or target.host.endswith(".localhost"):
         numeric = ipaddress.IPv4Address("127.0.0.1")
     if numeric is not None and is_blocked(numeric, allow_loopback=allow_loopback):
