@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 
+import psycopg
 from litestar import Litestar
 from litestar.datastructures import State
 
@@ -12,13 +14,13 @@ from app.http import errors_page, health, openapi
 from app.http.fallback import refuse
 from app.http.resources import Resources
 from app.http.routes import Route, mend_path_parameters, mount
-from app.http.server import serve
+from app.http.server import listening_socket, serve
 from app.identity.keyring import FLUSH_SECONDS, KeyRing
 from app.infra.db import connect, open_pool
 from app.operators import api as operators
 from app.payments import api as payments
 from app.settings import Settings
-from sql.migrate import check_current
+from sql.migrate import SchemaMismatch, check_current
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +59,14 @@ def create_app(settings: Settings, *, routes: Sequence[Route] = ROUTES, lifespan
 
 def run_web(settings: Settings) -> int:
     """Serve until told to end; the exit code. Refuses to start on a schema that is older or newer than this code."""
-    asyncio.run(_require_current_schema(settings))
+    try:
+        asyncio.run(_require_current_schema(settings))
+        listener = listening_socket(settings.host, settings.port)
+    except (SchemaMismatch, psycopg.OperationalError, OSError) as error:
+        print(f"tollgate web: {error}", file=sys.stderr)
+        return 1
     app = create_app(settings)
-    return serve(app, app.state.resources)
+    return serve(app, app.state.resources, listener)
 
 
 async def _require_current_schema(settings: Settings) -> None:

@@ -7,13 +7,14 @@ from outbox import dead_letters, inbox
 from outbox.broker import OutboxBroker
 from outbox.engine import Times
 from outbox.intake import Queue
-from outbox.model import Actor, Claimed, Failed, LeaseLost, NewRow, Postpone, backoff_seconds, error_text
+from outbox.model import Actor, Bury, Claimed, Failed, LeaseLost, NewRow, Postpone, backoff_seconds, error_text
 from outbox.store import claim, defer, defer_lane, depth, fail, hold, read_ids, send_hold, send_settle, settle, write
 from outbox.wake import Listener, Waker, channel_of
 from outbox.worker import run_worker
 
 __all__ = [
     "Actor",
+    "Bury",
     "Claimed",
     "Failed",
     "LeaseLost",

@@ -17,6 +17,7 @@ from outbox.model import (
     DEFAULT_FAILURES_LIMIT,
     GIVE_UP_AFTER_VANISHED,
     Actor,
+    Bury,
     Claimed,
     Failed,
     LeaseLost,
@@ -160,6 +161,9 @@ class Engine:
                 await actor.on_exhausted(row, error)
         except LeaseLost:
             return None
+        except Bury:
+            log.error("outbox row %d (%s) is a dead letter: %s", row.id, row.actor, error)
+            return await self._verdicts.write(Failed(row, error))
         except Exception as unable:
             log.exception("outbox row %d (%s): its exhaustion could not be written down", row.id, row.actor)
             return await self._verdicts.write(Failed(row, error_text(unable), BACKOFF_CAP_SECONDS))

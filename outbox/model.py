@@ -31,6 +31,10 @@ class Postpone(Exception):
         self.seconds = seconds
 
 
+class Bury(Exception):
+    """From `on_exhausted`: nothing was done and nothing can be; the row becomes a dead letter after all."""
+
+
 class LeaseLost(Exception):
     """The row has been claimed by somebody else or is already settled; its effects must not be committed."""
 

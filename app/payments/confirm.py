@@ -1,6 +1,6 @@
 """The batch that confirms intents: lock them, look for the keys, decide, then open payment, operation and outbox row together."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,16 +14,17 @@ from app.core.errors import (
     NotFound,
     OperationInProgress,
     PaymentMethodRequired,
+    TestCardRequired,
     TooManyAttempts,
     VersionConflict,
 )
-from app.core.ids import Id, new_id, typeid
+from app.core.ids import Id, new_id
 from app.infra import idempotency
 from app.infra.db import Connection
 from app.infra.idempotency import KeyRow
 from app.payments import store
 from app.payments.model import INTENT, PAYMENT, REQUIRES, Intent, Payment
-from app.payments.moves import Moves, open_operation, record
+from app.payments.moves import Moves, browser_url, open_operation, record
 from app.payments.write import merged, write
 from app.providers.base import Adapter
 from app.providers.registry import NoRoute as NoRouteFound
@@ -54,11 +55,14 @@ class Confirmed(msgspec.Struct):
     replayed: bool = False
 
 
+Batch = Callable[[Connection, list[Confirm]], Awaitable[tuple[Sequence[Confirmed], frozenset[str]]]]
+
+
 def touched(confirm: Confirm) -> Iterable[Hashable]:
     return (confirm.intent_id, confirm.key.scope)
 
 
-def confirm_batch(registry: Registry) -> Callable[[Connection, list[Confirm]], Any]:
+def confirm_batch(registry: Registry) -> Batch:
     async def batch(connection: Connection, confirms: list[Confirm]) -> tuple[Sequence[Confirmed], frozenset[str]]:
         """The answers in order, and the queues to wake now that it is committed."""
         queues: frozenset[str] = frozenset()
@@ -111,6 +115,7 @@ def _require_confirmable(intent: Intent, confirm: Confirm) -> None:
 
 def _open(registry: Registry, confirm: Confirm, intent: Intent) -> Moves:
     method = confirm.payment_method or intent.payment_method or {}
+    require_test_card(registry, method, livemode=intent.livemode)
     adapter = route(registry, intent, method)
     assess(
         Attempt(
@@ -136,7 +141,7 @@ def _open(registry: Registry, confirm: Confirm, intent: Intent) -> Moves:
         payment,
         "sale" if sale else "authorize",
         amount=intent.amount,
-        return_url=_back_to(intent),
+        return_url=browser_url(intent),
         announce=False,
         operation_id=confirm.operation_id,
     )
@@ -146,20 +151,18 @@ def _open(registry: Registry, confirm: Confirm, intent: Intent) -> Moves:
     return moves
 
 
+def require_test_card(registry: Registry, method: dict[str, Any], *, livemode: bool) -> None:
+    """Raises TestCardRequired."""
+    if not livemode and method["type"] == "card" and method["token"] not in registry.test_tokens:
+        raise TestCardRequired(param="payment_method.token")
+
+
 def route(registry: Registry, intent: Intent, method: dict[str, Any]) -> Adapter:
     """The adapter that takes this payment. Raises NoRoute."""
     try:
         return registry.route(livemode=intent.livemode, currency=intent.currency, method=method["type"], provider=intent.provider or "")
     except NoRouteFound as error:
         raise NoRoute(f"{str(error).capitalize()}.") from error
-
-
-def _back_to(intent: Intent) -> str:
-    """Where the payer's browser comes back to, with the intent's id and never a secret."""
-    if not intent.return_url:
-        return ""
-    glue = "&" if "?" in intent.return_url else "?"
-    return f"{intent.return_url}{glue}payment_intent={typeid('pi', intent.id)}"
 
 
 def _payment(confirm: Confirm, intent: Intent, method: dict[str, Any], adapter: Adapter) -> Payment:

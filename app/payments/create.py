@@ -74,7 +74,7 @@ async def _create(connection: Connection, news: Sequence[NewIntent]) -> AsyncCur
     keys = idempotency.encoded([new.key for new in news])
     events = _encode([new.moves.events[0] for new in news]).decode()
     intents = _encode([new.moves.new_intents[0] for new in news]).decode()
-    return await connection.execute(CREATE, (keys, events, intents), prepare=True)  # type: ignore[return-value]  # one uuid per row
+    return await connection.execute(CREATE, (keys, events, intents), prepare=True)
 
 
 async def _answers(connection: Connection, news: Sequence[NewIntent], winners: set[Id]) -> list[Created]:

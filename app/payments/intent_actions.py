@@ -21,7 +21,7 @@ from app.payments.asking import (
     require_version,
     shown,
 )
-from app.payments.confirm import Confirm
+from app.payments.confirm import Confirm, require_test_card
 from app.payments.create import NewIntent
 from app.payments.model import INTENT, INTENT_LIFETIME, MAX_ATTEMPTS, REQUIRES, Intent
 from app.payments.moves import record
@@ -36,6 +36,8 @@ async def create(road: Road, asking: Asking, fields: Mapping[str, Any]) -> tuple
 
     Raises IdempotencyKeyReused, InvalidValue (customer_id).
     """
+    if fields.get("payment_method") is not None:
+        require_test_card(road.registry, fields["payment_method"], livemode=asking.livemode)
     if fields.get("customer_id") is not None:
         async with asking_transaction(road, asking) as connection:
             await _require_customer(connection, fields["customer_id"])

@@ -219,6 +219,14 @@ def psp_request(operation: Operation, payment: Payment, *, return_url: str) -> P
     )
 
 
+def browser_url(intent: Intent) -> str:
+    """Where the payer's browser comes back to after a challenge, with the intent's id and never a secret."""
+    if not intent.return_url:
+        return ""
+    glue = "&" if "?" in intent.return_url else "?"
+    return f"{intent.return_url}{glue}payment_intent={typeid('pi', intent.id)}"
+
+
 def psp_row(moves: Moves, actor: str, task: PspTask | LookUpTask, operation: Operation) -> NewRow:
     return NewRow(
         queue=PSP_QUEUE,

@@ -36,6 +36,10 @@ def apply(moves: Moves, affected: Affected, outcome: Outcome) -> bool:
     operation = affected.operation
     if not operation.is_open:
         return apply_late(moves, affected, outcome)
+    if isinstance(outcome, Approved) and not _is_what_was_asked(operation, outcome):
+        outcome = Unknown(
+            why=f"the provider speaks of {outcome.amount} {outcome.currency}, asked were {operation.amount} {operation.currency}"
+        )
     operation.outcome = told(outcome)
     match outcome:
         case Approved():
@@ -52,6 +56,11 @@ def apply(moves: Moves, affected: Affected, outcome: Outcome) -> bool:
         case _:
             assert_never(outcome)
     return True
+
+
+def _is_what_was_asked(operation: Operation, approved: Approved) -> bool:
+    # A void is always of the whole authorization, whatever amount a provider names with it.
+    return operation.type == "void" or (approved.amount, approved.currency) == (operation.amount, operation.currency)
 
 
 # --- approved -----------------------------------------------------------------------------------------------------------------

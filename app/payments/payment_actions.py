@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from app.core.errors import AmountExceedsAuthorized, AmountExceedsRefundable, IllegalTransition, OperationInProgress
-from app.core.ids import Id, new_id, parse_typeid
+from app.core.ids import Id, new_id
 from app.infra import idempotency
 from app.infra.idempotency import KeyRow
 from app.payments import store
@@ -16,18 +16,19 @@ from app.payments.asking import (
     earlier_key,
     locked_intent,
     locked_payment,
-    replayed,
     require_version,
     shown,
 )
 from app.payments.model import INTENT, REQUIRES, Intent, Payment, refundable
 from app.payments.moves import Moves, open_operation, open_refund, record
+from app.payments.present import render
 from app.payments.road import Road
 from app.payments.write import write
 
 BY_MERCHANT = "requested_by_merchant"
 
 Ask = Callable[[Moves, Payment, Id], None]
+NOTHING_TO_WAKE: frozenset[str] = frozenset()
 
 
 async def capture(road: Road, asking: Asking, payment_id: Id, *, amount: int | None, wait_seconds: float) -> Waited:
@@ -91,6 +92,8 @@ async def refund(
 async def cancel(road: Road, asking: Asking, intent_id: Id, *, wait_seconds: float) -> Shown | Waited:
     """`requires_*` at once; `authorized` is voided; `processing` is voided, or refunded, when the truth arrives.
 
+    An intent that comes back as `processing` is not canceled yet.
+
     Raises NotFound, IllegalTransition, VersionConflict.
     """
     async with asking_transaction(road, asking) as connection:
@@ -99,9 +102,10 @@ async def cancel(road: Road, asking: Asking, intent_id: Id, *, wait_seconds: flo
         payment = await store.lock_payment(connection, seen.latest_payment_id) if seen and seen.latest_payment_id else None
         intent = await locked_intent(connection, intent_id)
         key = await earlier_key(connection, asking)
-        was_there = key is not None
+        was_there, queues = key is not None, NOTHING_TO_WAKE
         if key is not None and key.operation_id is None:
-            return await replayed(connection, key)
+            # `processing` was no final answer: the repeat is told how it stands now.
+            return Shown(render(intent), intent.version, key, replayed=True)
         if key is None:
             require_version(intent, asking)
             if payment is not None and payment.id != intent.latest_payment_id:
@@ -112,9 +116,7 @@ async def cancel(road: Road, asking: Asking, intent_id: Id, *, wait_seconds: flo
             key.event_id = intent.last_event_id
             queues = await write(connection, moves)
             await idempotency.insert(connection, [key])
-    if not was_there:
-        for queue in queues:
-            road.waker.wake(queue)
+    road.wake(queues)
     if key.operation_id is None:
         return shown(intent, key)
     answered = await road.waiters.join(key.operation_id, seconds=wait_seconds)
@@ -122,7 +124,7 @@ async def cancel(road: Road, asking: Asking, intent_id: Id, *, wait_seconds: flo
 
 
 def _cancel(moves: Moves, intent: Intent, payment: Payment | None) -> Id | None:
-    """The operation to wait for; None when the intent is canceled already."""
+    """The void to wait for; None when the intent is canceled already, or has to wait for what was asked before."""
     if intent.status in REQUIRES:
         intent.cancellation_reason = BY_MERCHANT
         intent.next_action = None
@@ -134,7 +136,7 @@ def _cancel(moves: Moves, intent: Intent, payment: Payment | None) -> Id | None:
     intent.cancel_requested = BY_MERCHANT
     if payment.pending_operation is not None:
         record(moves, INTENT, intent, "cancel_requested", intent.status, operation_id=None)
-        return parse_typeid("op", payment.pending_operation["id"])
+        return None
     operation = open_operation(moves, payment, "void", amount=payment.amount, purpose=BY_MERCHANT)
     record(moves, INTENT, intent, "cancel_requested", intent.status, operation_id=operation.id)
     return operation.id
@@ -152,20 +154,19 @@ async def _ask(road: Road, asking: Asking, payment_id: Id, ask: Ask, *, wait_sec
     with road.waiters.expecting(operation_id) as flag:
         async with asking_transaction(road, asking) as connection:
             payment = await locked_payment(connection, payment_id)
-            earlier = await earlier_key(connection, asking)
-            if earlier is None:
+            key, queues = await earlier_key(connection, asking), NOTHING_TO_WAKE
+            if key is None:
                 require_version(payment, asking)
                 moves = begin(asking)
                 ask(moves, payment, operation_id)
                 key = _key(asking, moves, payment, operation_id)
                 queues = await write(connection, moves)
                 await idempotency.insert(connection, [key])
-        if earlier is None:
-            for queue in queues:
-                road.waker.wake(queue)
+        road.wake(queues)
+        if key.operation_id == operation_id:
             return Waited(operation_id, await road.waiters.wait(operation_id, flag, seconds=wait_seconds), key)
-    joined = earlier.operation_id or ""
-    return Waited(joined, await road.waiters.join(joined, seconds=wait_seconds), earlier, replayed=True)
+    joined = key.operation_id or ""
+    return Waited(joined, await road.waiters.join(joined, seconds=wait_seconds), key, replayed=True)
 
 
 def _key(asking: Asking, moves: Moves, payment: Payment, operation_id: Id) -> KeyRow:

@@ -1,6 +1,6 @@
 """What the payments capability holds while a web process lives: its lanes, the waiters, the way to wake workers."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -28,6 +28,11 @@ class Road(NamedTuple):
     confirm: "Lane[Confirm, Confirmed]"
     waiters: Waiters
     waker: Waker
+
+    def wake(self, queues: Iterable[str]) -> None:
+        """After the commit that filled them."""
+        for queue in queues:
+            self.waker.wake(queue)
 
 
 @asynccontextmanager

@@ -53,13 +53,12 @@ async def write(connection: Connection, moves: Moves) -> frozenset[str]:
         await send(store.INSERT_REFUNDS, moves.new_refunds)
         await send(store.MOVE_OPERATIONS, moves.operations)
         await send(store.INSERT_OPERATIONS, moves.new_operations)
-        for statement, rows in (
-            (store.MOVE_PAYMENTS, moves.payments),
-            (store.MOVE_INTENTS, moves.intents),
-            (store.MOVE_REFUNDS, moves.refunds),
-        ):
-            for step in _steps(rows):
-                await send(statement, step)
+        for payments in _steps(moves.payments):
+            await send(store.MOVE_PAYMENTS, payments)
+        for intents in _steps(moves.intents):
+            await send(store.MOVE_INTENTS, intents)
+        for refunds in _steps(moves.refunds):
+            await send(store.MOVE_REFUNDS, refunds)
         if moves.exceptions:
             await store.execute_rows(connection, store.INSERT_EXCEPTIONS, moves.exceptions)
         await post(connection, moves.postings)

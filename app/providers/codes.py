@@ -52,6 +52,7 @@ _TABLE: Final = (
     DeclineReason("processing_error", ("96",), "now", "The issuer could not process the payment; try again.", VISA_2),
     DeclineReason("issuer_unavailable", ("91",), "now", "The issuer could not be reached; try again.", VISA_2),
     DeclineReason("invalid_amount", ("13",), "changed", "The amount is not possible for this card or charge.", VISA_4),
+    DeclineReason("provider_unavailable", (), "now", "The provider could not be reached; nothing was charged.", "ours: never sent"),
     DeclineReason("capture_declined", (), "never", "The provider refused to capture the authorized amount.", PSP),
     DeclineReason("refund_failed", (), "changed", "The card's issuer sent the refund back.", PSP),
     DeclineReason("charge_not_found", (), "never", "The provider does not know the charge.", PSP),

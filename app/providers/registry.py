@@ -32,7 +32,10 @@ class Route:
 
 
 class Registry:
-    def __init__(self, adapters: Mapping[str, Adapter], routes: tuple[Route, ...]) -> None:
+    """`test_tokens` are the only card tokens that test mode takes: a real card has no business there."""
+
+    def __init__(self, adapters: Mapping[str, Adapter], routes: tuple[Route, ...], *, test_tokens: frozenset[str] = frozenset()) -> None:
+        self.test_tokens = test_tokens
         self.adapters = MappingProxyType(dict(adapters))
         self.routes = routes
         for route in routes:

@@ -1,0 +1,159 @@
+"""The queue `psp`: ask a provider for what was written down, or look up what became of it, and book the answer."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+import structlog
+
+import outbox
+from app.core.clock import now
+from app.core.ids import typeid
+from app.infra.db import Connection, Pool, assert_no_transaction, connect, open_pool
+from app.infra.group_commit import Lane
+from app.payments import store
+from app.payments.moves import LOOK_UP, PSP_QUEUE, SEND, LookUpTask, PspTask, browser_url, psp_request
+from app.payments.road import DONE
+from app.payments.settle import OperationMissing, Settled, Settlement, settle_batch, touched
+from app.providers.base import Adapter, Declined, NotFound, Outcome, Unavailable, Unknown
+from app.providers.codes import reason_of
+from app.providers.configured import configured
+from app.providers.registry import Registry, UnknownProvider
+from app.settings import Settings
+from outbox.intake import Queue
+from outbox.wake import Waker
+
+INTAKE = Queue(PSP_QUEUE, slots=512, lane_limit=256)
+
+# A provider that cannot be reached at all for this many tries (about two minutes with the backoff) was never asked, so the
+# operation can honestly be closed as not done.
+UNAVAILABLE_TRIES = 8
+
+log = structlog.get_logger("workers.psp")
+
+_read_send = msgspec.json.Decoder(PspTask)
+_read_look_up = msgspec.json.Decoder(LookUpTask)
+
+
+class Desk:
+    """What the handlers share in a process: the adapters, the lane that books, the way to wake others."""
+
+    def __init__(self, registry: Registry, settle: "Lane[Settlement, Settled]", pool: Pool, waker: Waker) -> None:
+        self._registry = registry
+        self._settle = settle
+        self._pool = pool
+        self._waker = waker
+
+    async def send(self, row: outbox.Claimed) -> None:
+        """Ask once. A row whose earlier claim vanished may have been sent: it is asked again under the same key, or looked up."""
+        task = _read_send.decode(row.payload)
+        adapter = self._registry.adapter(task.provider)
+        assert_no_transaction()
+        if row.past_deadline():
+            raise outbox.Postpone(0.0)
+        if row.first_attempt or not row.maybe_sent:
+            outcome: Outcome = await adapter.send(task.request)
+        else:
+            outcome = await _again(adapter, task)
+        await self._book_sent(row, task, outcome)
+
+    async def look_up(self, row: outbox.Claimed) -> None:
+        """Ask what became of an operation; where the provider never heard of it, ask again under the same key."""
+        task = _read_look_up.decode(row.payload)
+        adapter = self._registry.adapter(task.provider)
+        assert_no_transaction()
+        if row.past_deadline():
+            raise outbox.Postpone(0.0)
+        found = await adapter.look_up(typeid("op", task.operation_id)) if adapter.capabilities.can_look_up else NotFound()
+        if isinstance(found, NotFound):
+            found = await self._not_found(adapter, task)
+        await self._book(row, task, found, actor=f"look-up:{task.provider}")
+
+    async def exhausted(self, row: outbox.Claimed, error: str) -> None:
+        """The provider could not be reached for long. What was certainly never sent is closed; what may have been sent is unknown.
+
+        A row that nobody can read, or whose operation is not there, was never sent by anybody: it becomes a dead letter.
+        """
+        try:
+            task = _read_send.decode(row.payload)
+            self._registry.adapter(task.provider)
+        except (msgspec.MsgspecError, UnknownProvider) as unreadable:
+            raise outbox.Bury from unreadable
+        if row.maybe_sent or not error.startswith(Unavailable.__name__):
+            outcome: Outcome = Unknown(why=f"gave up asking: {error[:200]}")
+        else:
+            outcome = Declined(reason="provider_unavailable", message=reason_of("provider_unavailable").message)
+        try:
+            await self._book(row, task, outcome, actor="tollgate")
+        except OperationMissing as missing:
+            raise outbox.Bury from missing
+
+    async def _not_found(self, adapter: Adapter, task: LookUpTask) -> Outcome:
+        async with self._pool.connection() as connection:
+            operation = await store.read_operation(connection, task.operation_id)
+            payment = await store.read_payment(connection, task.payment_id)
+            intent = await store.read_intent(connection, task.payment_intent_id)
+        if operation is None or payment is None or intent is None:
+            raise LookupError(f"operation {task.operation_id} is not there")
+        if not (operation.is_open and adapter.capabilities.honours_keys and now() < operation.key_expires_at):
+            return Unknown(why="the provider does not know the reference (yet)")
+        request = psp_request(operation, payment, return_url=browser_url(intent))
+        return await adapter.send(msgspec.structs.replace(request, first_attempt=False))
+
+    async def _book_sent(self, row: outbox.Claimed, task: PspTask, outcome: Outcome) -> None:
+        """From here on the request is out. An error must not count as an ordinary failure, after which it would be sent as if for
+        the first time: the row is left to its lease, and the next claim knows that this one vanished.
+        """
+        try:
+            await self._book(row, task, outcome, actor=f"provider:{task.provider}")
+        except (OperationMissing, outbox.LeaseLost):
+            raise
+        except Exception as error:
+            log.exception("outcome_not_booked", operation=task.operation_id, outcome=type(outcome).__name__)
+            raise outbox.LeaseLost from error
+
+    async def _book(self, row: outbox.Claimed, task: PspTask | LookUpTask, outcome: Outcome, *, actor: str) -> None:
+        settled = await self._settle.submit(Settlement(row=row, task=task, outcome=outcome, actor=actor))
+        if not settled.held:
+            raise outbox.LeaseLost
+        if settled.error is not None:
+            raise settled.error
+        self._waker.notify(DONE, task.operation_id)
+
+
+async def _again(adapter: Adapter, task: PspTask) -> Outcome:
+    request = msgspec.structs.replace(task.request, first_attempt=False)
+    if adapter.capabilities.honours_keys:
+        return await adapter.send(request)
+    if not adapter.capabilities.can_look_up:
+        return Unknown(why="an earlier request may have been sent, and the provider cannot be asked")
+    found = await adapter.look_up(request.reference)
+    return Unknown(why="an earlier request may still be on its way") if isinstance(found, NotFound) else found
+
+
+@asynccontextmanager
+async def open_actors(settings: Settings, waker: Waker) -> AsyncIterator[Sequence[outbox.Actor]]:
+    """Everything the handlers need, on the worker's event loop, and the actors that use it."""
+
+    async def batch(connection: Connection, settlements: list[Settlement]) -> Sequence[Settled]:
+        answers, queues = await settle_batch(connection, settlements)
+        for queue in queues:
+            waker.wake(queue)
+        return answers
+
+    lane: Lane[Settlement, Settled] = Lane(
+        "settle", partial(connect, settings.database_url, role="tollgate_writer", lane=True), batch, keys=touched
+    )
+    registry = configured(settings)
+    try:
+        async with open_pool(settings.database_url, role="tollgate_writer", size=2) as pool:
+            await lane.start()
+            desk = Desk(registry, lane, pool, waker)
+            yield (
+                outbox.Actor(SEND, desk.send, failures_limit=UNAVAILABLE_TRIES, never_dead_letter=True, on_exhausted=desk.exhausted),
+                outbox.Actor(LOOK_UP, desk.look_up, failures_limit=UNAVAILABLE_TRIES),
+            )
+    finally:
+        await lane.stop()
+        await registry.close()
