@@ -1,5 +1,6 @@
 """One request from its first ASGI message to the last of its answer. Every bad input ends here as a problem document."""
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -62,6 +63,11 @@ class Exchange:
             result = problem(error, instance=call.path, request_id=call.request_id)
         except Disconnected:
             return
+        except asyncio.CancelledError:
+            # The drain's time is over. The caller is told to come again, to another process.
+            if not self.resources.draining:
+                raise
+            result = problem(ServiceUnavailable("This process ends."), instance=call.path, request_id=call.request_id)
         except Exception as error:  # noqa: BLE001 - the last resort; it logs
             result = problem(_unexpected(error, call), instance=call.path, request_id=call.request_id)
         await _send(result, call, scope, send)

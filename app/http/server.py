@@ -52,9 +52,8 @@ class DrainingServer(uvicorn.Server):
                 loop.remove_signal_handler(one)
 
 
-def serve(app: ASGIApp, resources: Resources) -> int:
+def serve(app: ASGIApp, resources: Resources, listener: socket.socket) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
-    settings = resources.settings
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -67,11 +66,11 @@ def serve(app: ASGIApp, resources: Resources) -> int:
         # The scheme is read where it is needed; uvicorn's middleware would look at every request.
         proxy_headers=False,
         backlog=_BACKLOG,
-        timeout_graceful_shutdown=max(1, settings.drain_seconds - _CLOSING_SECONDS),
+        timeout_graceful_shutdown=max(1, resources.settings.drain_seconds - _CLOSING_SECONDS),
     )
     server = DrainingServer(config, resources)
     with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listening_socket(settings.host, settings.port)])
+        server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
