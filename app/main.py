@@ -20,6 +20,7 @@ from app.infra.db import connect, open_pool
 from app.operators import api as operators
 from app.payments import api as payments
 from app.settings import Settings
+from app.webhooks import api as webhooks
 from sql.migrate import SchemaMismatch, check_current
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ OPS_CONNECTIONS = 2
 
 Lifespan = Callable[[Resources], AbstractAsyncContextManager[None]]
 
-ROUTES: tuple[Route, ...] = (*health.ROUTES, *errors_page.ROUTES, *operators.ROUTES, *payments.ROUTES)
+ROUTES: tuple[Route, ...] = (*health.ROUTES, *errors_page.ROUTES, *payments.ROUTES, *webhooks.ROUTES, *operators.ROUTES)
 LIFESPANS: tuple[Lifespan, ...] = (payments.lifespan,)
 
 

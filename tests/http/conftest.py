@@ -28,6 +28,8 @@ from app.http import (
     answer,
     answer_list,
     choice,
+    errors_page,
+    health,
     ident,
     instants,
     list_of,
@@ -35,6 +37,7 @@ from app.http import (
 )
 from app.identity import actions
 from app.infra.db import open_pool
+from app.operators import api as operators
 from app.settings import Settings, read_settings
 
 
@@ -100,6 +103,10 @@ ROUTES = (
 )
 
 
+# What this layer brings along by itself.
+LAYER = (*health.ROUTES, *errors_page.ROUTES, *operators.ROUTES)
+
+
 class Keys(NamedTuple):
     merchant_id: Id
     secret: str
@@ -150,7 +157,7 @@ async def make_keys(database: str) -> Keys:
 
 @asynccontextmanager
 async def serving(settings: Settings, keys: Keys) -> AsyncIterator[Web]:
-    app = main.create_app(settings, routes=(*main.ROUTES, *ROUTES))
+    app = main.create_app(settings, routes=(*LAYER, *ROUTES), lifespans=())
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     config = uvicorn.Config(app, http="httptools", lifespan="on", log_config=None, proxy_headers=False, server_header=False)

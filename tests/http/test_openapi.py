@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it comes without types
+from jsonschema import Draft202012Validator
 
 from app import main
 from app.http.openapi import describe, errors_of
-from tests.http.conftest import ROUTES, Web
+from tests.http.conftest import LAYER, ROUTES, Web
 
 
 def _references(value: Any) -> set[str]:
@@ -23,7 +23,7 @@ async def test_the_document_names_every_route_and_nothing_else(web: Web) -> None
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert status == 200
     assert document["openapi"] == "3.1.0"
-    assert described == {(route.method, route.template) for route in (*main.ROUTES, *ROUTES)} | {("GET", "/openapi.json")}
+    assert described == {(route.method, route.template) for route in (*LAYER, *ROUTES)} | {("GET", "/openapi.json")}
 
 
 def test_every_schema_is_valid_and_every_reference_leads_somewhere() -> None:

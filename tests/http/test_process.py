@@ -50,7 +50,7 @@ async def lifespan(resources):
 
 routes = [Route("GET", f"/{one.__name__}", one, access="nobody", answers={200: None}) for one in (wait, hang, pid)]
 settings = read_settings(os.environ)
-app = main.create_app(settings, routes=(*main.ROUTES, *routes), lifespans=(lifespan,))
+app = main.create_app(settings, routes=routes, lifespans=(lifespan,))
 sys.exit(serve(app, app.state.resources, listening_socket(settings.host, settings.port)))
 """
 RUN_WEB = (
