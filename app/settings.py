@@ -19,7 +19,7 @@ LEASE_SECONDS = 60
 
 # For one machine only: production refuses to start with it.
 _DEVELOPMENT_KEY = b"a key that everyone knows, for development only"
-_DEVELOPMENT_SANDBOX_KEY = "sandbox_development_key"
+_DEVELOPMENT_SANDBOX_KEY = "sandbox_key"
 _SHORTEST_SECRET = 32
 
 Environment = Literal["development", "test", "production"]

@@ -7,7 +7,7 @@ and has to be safe to repeat, since a failure in its middle leaves the first hal
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,13 +75,16 @@ class State(NamedTuple):
     applied_at: datetime | None
 
 
-def migrate(url: str, *, directory: Path = HERE) -> list[str]:
+def migrate(url: str, *, directory: Path = HERE, on_warning: Callable[[str], None] = lambda _: None) -> list[str]:
     """Apply what is missing, in order, and return the names. Safe to run again and by several releases at once.
+
+    `on_warning` hears what a migration had to leave out on this server.
 
     Needs a direct connection, not a transaction pooler. Raises MigrationFailed, SchemaMismatch, psycopg.OperationalError.
     """
     known = load(directory)
     with _connect(url) as connection:
+        connection.add_notice_handler(lambda said: on_warning(said.message_primary or ""))
         _wait_for_our_turn(connection)
         connection.execute(_CREATE_HISTORY)
         connection.execute(_SHOW_HISTORY)

@@ -4,6 +4,6 @@
 """
 
 from app.infra.embedded_postgres.binaries import EmbeddedPostgresError, UnusableDirectory
-from app.infra.embedded_postgres.server import Server, running, start, stop
+from app.infra.embedded_postgres.server import Server, can_hold, erase, running, start, stop
 
-__all__ = ["EmbeddedPostgresError", "Server", "UnusableDirectory", "running", "start", "stop"]
+__all__ = ["EmbeddedPostgresError", "Server", "UnusableDirectory", "can_hold", "erase", "running", "start", "stop"]

@@ -154,6 +154,21 @@ def stop(server: Server) -> None:
         server.lock.close()
 
 
+def erase(directory: Path) -> None:
+    """Remove the cluster of a directory, and nothing else in it. Raises UnusableDirectory while somebody runs it."""
+    if not (directory / "cluster").exists():
+        return
+    with _take(directory):
+        _stop_what_was_left(directory / "cluster")
+        shutil.rmtree(directory / "cluster")
+
+
+def can_hold(directory: Path) -> bool:
+    """Whether a server of ours could run on `directory`, which need not exist; creates nothing."""
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    return os.access(existing, os.W_OK | os.X_OK) and _enters(existing, find_programs(owner_of=directory / "cluster"))
+
+
 # --- the directory ------------------------------------------------------------------------------------------------------------
 
 
@@ -283,7 +298,10 @@ def _initialize(home: Path, programs: Programs, *, durable: bool) -> None:
     locale = ["--locale-provider=builtin", "--locale=C.UTF-8"] if programs.major_version() >= 17 else ["--locale=C"]
     command: list[str | Path] = [programs.directory / "initdb", "-D", fresh, "-U", USER, "-E", "UTF8", *locale]
     command += ["--auth-local=trust", "--auth-host=scram-sha-256", *([] if durable else ["--no-sync"])]
-    done = subprocess.run(command, env=_environment(), cwd="/", capture_output=True, check=False, **programs.identity())
+    # Its own session too: an impatient Ctrl-C must not leave the caller with an error instead of an orderly end.
+    done = subprocess.run(
+        command, env=_environment(), cwd="/", capture_output=True, check=False, start_new_session=True, **programs.identity()
+    )
     if done.returncode != 0:
         raise EmbeddedPostgresError(f"initdb failed on {fresh}: {done.stderr.decode(errors='replace').strip()}")
     cluster.rmdir()
