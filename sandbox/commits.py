@@ -39,18 +39,6 @@ class GroupCommit:
             # Not at once: whatever else is ready in this turn of the loop joins.
             asyncio.get_running_loop().call_soon(self._run)
 
-    async def ask(self, do: Callable[[Book], Any]) -> Any:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def settle(result: Any) -> None:
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        self.submit(do, settle)
-        return await future
-
     def idle(self) -> bool:
         return not self._busy
 

@@ -18,13 +18,12 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 class Request:
     """One request and the way back to whoever sent it. Exactly one of `answer`, `answer_torn` and `drop` is called on it, at any time."""
 
-    __slots__ = ("_connection", "body", "headers", "keep_alive", "method", "path", "peer", "query")
+    __slots__ = ("_connection", "body", "headers", "keep_alive", "method", "path", "peer")
 
     def __init__(self, connection: "Connection", *, method: str, target: bytes, peer: str) -> None:
         url = httptools.parse_url(target)
         self.method = method
         self.path: str = url.path.decode("latin-1")
-        self.query: str = (url.query or b"").decode("latin-1")
         self.peer = peer
         self.headers: dict[bytes, bytes] = {}
         self.body = b""

@@ -62,7 +62,7 @@ async def _serve(options: argparse.Namespace, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    data, lock = _open_data(options.data)
+    data, lock = _take_book(options.data)
     listening = _listen(options.host, options.port)
     url = _url(listening.getsockname())
     book = Book(data / "sandbox.db", challenge_url=(settings.public_url or url) + "/3ds/")
@@ -144,7 +144,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise CannotStart(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
-def _open_data(directory: Path) -> tuple[Path, TextIO]:
+def _take_book(directory: Path) -> tuple[Path, TextIO]:
     """The data directory and the lock on it, which the system lets go when the process dies."""
     try:
         directory.mkdir(parents=True, exist_ok=True)

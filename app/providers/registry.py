@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from app.providers.base import Adapter
-from app.providers.sandbox import SandboxAdapter
 
 
 class NoRoute(LookupError):
@@ -63,9 +62,3 @@ class Registry:
     async def close(self) -> None:
         for adapter in self.adapters.values():
             await adapter.close()
-
-
-def open_registry(*, sandbox_url: str, sandbox_key: str, sandbox_callback_secret: str) -> Registry:
-    """Every provider this installation is configured for. Test mode alone reaches the sandbox."""
-    sandbox = SandboxAdapter(url=sandbox_url, key=sandbox_key, callback_secret=sandbox_callback_secret)
-    return Registry({sandbox.name: sandbox}, (Route(provider=sandbox.name, livemode=False),))

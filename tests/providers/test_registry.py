@@ -1,8 +1,10 @@
 import pytest
 
 from app.providers.codes import DECLINES, reason_of
+from app.providers.configured import SANDBOX_TOKENS
 from app.providers.registry import NoRoute, Registry, Route, UnknownProvider
 from app.providers.sandbox import SandboxAdapter
+from sandbox.cards import CARDS
 
 
 @pytest.fixture
@@ -43,6 +45,11 @@ def test_a_route_to_nobody_is_refused(registry: Registry) -> None:
         Registry({}, (Route("nobody", livemode=False),))
     with pytest.raises(UnknownProvider):
         registry.adapter("nobody")
+
+
+def test_test_mode_takes_exactly_the_sandboxs_cards() -> None:
+    """The tokens admitted before a payment is made are those the provider has a card for."""
+    assert frozenset(CARDS) == SANDBOX_TOKENS
 
 
 def test_each_network_code_means_one_thing() -> None:
