@@ -81,6 +81,33 @@ class OnceInEffect:
         assert sorted(await ground.done()) == [*before, *after]
 
 
+class Waking:
+    async def test_a_woken_worker_does_not_wait_for_its_poll(self, ground: Ground) -> None:
+        """Row after row, each written when the worker has just gone idle, is started at once; no wake-up is lost in between."""
+        ground.start_worker()
+        began = time.monotonic()
+
+        async with outbox.Waker(ground.url) as waker:
+            for number in range(40):
+                await ground.write(new_row("record"))
+                waker.wake("q")
+                await ground.until_effects("done", count=number + 1)
+
+        # Half of the polls of half a second would be ten seconds.
+        assert time.monotonic() - began < 6.0
+
+    async def test_a_lost_wake_up_costs_a_poll(self, ground: Ground) -> None:
+        """A row of which nobody was told is found by polling, within a second."""
+        ground.start_worker()
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+
+        await ground.write(new_row("record"))
+        await ground.until_effects("done", count=1)
+
+        assert time.monotonic() - began < 1.0
+
+
 class Slots:
     async def test_rows_run_side_by_side(self, ground: Ground) -> None:
         """Rows of one claim run concurrently: forty handlers of 0.3 s do not take twelve seconds."""

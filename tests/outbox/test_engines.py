@@ -7,6 +7,10 @@ class TestOnceInEffect(conformance.OnceInEffect):
     pass
 
 
+class TestWaking(conformance.Waking):
+    pass
+
+
 class TestSlots(conformance.Slots):
     pass
 
