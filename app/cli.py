@@ -30,10 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, click.UsageError) else error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # `tollgate … | head`: nobody reads on, and Python must not complain about it when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if os.environ.get("TOLLGATE_DEBUG") == "1":
             raise
