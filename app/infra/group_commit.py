@@ -32,7 +32,7 @@ _TRIES = 4
 log = structlog.get_logger("group_commit")
 
 
-class DatabaseUnavailable(Exception):
+class DatabaseUnavailable(psycopg.OperationalError):
     """The database cannot be reached; whether the last batch was committed is found out by asking again with the same keys."""
 
 

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.http import Resources
-from app.payments import callback_api, intent_api, payment_api
+from app.payments import callback_api, checkout_api, intent_api, payment_api
 from app.payments.road import open_road
 from app.providers.configured import configured
 
-ROUTES = (*intent_api.ROUTES, *payment_api.ROUTES, *callback_api.ROUTES)
+ROUTES = (*intent_api.ROUTES, *payment_api.ROUTES, *callback_api.ROUTES, *checkout_api.ROUTES)
 
 
 @asynccontextmanager

@@ -1,10 +1,12 @@
 """Who asks for a change and under which key, and what they get back: the shape all actions of the capability share."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import TypeVar
 
 import msgspec
+import psycopg
 
 from app.core.clock import now
 from app.core.errors import NotFound, VersionConflict
@@ -18,6 +20,8 @@ from app.payments.moves import Moves
 from app.payments.present import render
 from app.payments.road import Road
 from app.payments.waiting import Answered
+
+T = TypeVar("T")
 
 
 class Asking(msgspec.Struct):
@@ -61,6 +65,19 @@ class Waited(msgspec.Struct):
     answered: Answered | None
     key: KeyRow
     replayed: bool = False
+
+
+async def unless_key_raced(act: Callable[[], Awaitable[T]]) -> T:
+    """Run `act`; once more when another request wrote the same key on another object between our look and our insert.
+
+    The second run finds that key, and says so.
+    """
+    try:
+        return await act()
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.table_name != "idempotency_keys":
+            raise
+        return await act()
 
 
 def begin(asking: Asking) -> Moves:

@@ -40,7 +40,7 @@ from app.http import (
 )
 from app.payments import intent_actions, payment_actions, reads
 from app.payments.answers import answer_shown, answer_waited, asking_of
-from app.payments.asking import Shown
+from app.payments.asking import Shown, unless_key_raced
 from app.payments.methods import Method, SavedMethod, as_stored
 from app.payments.model import INTENT
 from app.payments.present import PaymentIntentView
@@ -154,7 +154,8 @@ async def update_intent(call: Call[UpdateIntent]) -> Answer:
         changes["customer_id"] = body_id("cus", changes["customer_id"], param="customer_id")
     if "payment_method" in changes:
         changes["payment_method"] = as_stored(changes["payment_method"])
-    return answer_shown(call, await intent_actions.update(call.resources.of(Road), asking_of(call), call.ids["payment_intent_id"], changes))
+    road, intent_id = call.resources.of(Road), call.ids["payment_intent_id"]
+    return answer_shown(call, await unless_key_raced(lambda: intent_actions.update(road, asking_of(call), intent_id, changes)))
 
 
 async def confirm_intent(call: Call[ConfirmIntent]) -> Answer:
@@ -174,7 +175,7 @@ async def confirm_intent(call: Call[ConfirmIntent]) -> Answer:
 async def cancel_intent(call: Call[Body]) -> Answer:
     """Give up a payment: at once before the confirmation, by a void afterwards."""
     road, intent_id = call.resources.of(Road), call.ids["payment_intent_id"]
-    result = await payment_actions.cancel(road, asking_of(call), intent_id, wait_seconds=call.wait_seconds)
+    result = await unless_key_raced(lambda: payment_actions.cancel(road, asking_of(call), intent_id, wait_seconds=call.wait_seconds))
     if isinstance(result, Shown):
         still_open = b'"status":"processing"' in result.data or b'"status":"authorized"' in result.data
         return answer_shown(call, result, status=202 if still_open else 200)

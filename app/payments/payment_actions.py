@@ -18,6 +18,7 @@ from app.payments.asking import (
     locked_payment,
     require_version,
     shown,
+    unless_key_raced,
 )
 from app.payments.model import INTENT, REQUIRES, Intent, Payment, refundable
 from app.payments.moves import Moves, open_operation, open_refund, record
@@ -46,7 +47,7 @@ async def capture(road: Road, asking: Asking, payment_id: Id, *, amount: int | N
             raise AmountExceedsAuthorized(f"{taken} is more than the authorized {payment.amount}.", param="amount")
         open_operation(moves, payment, "capture", amount=taken, operation_id=operation_id)
 
-    return await _ask(road, asking, payment_id, ask, wait_seconds=wait_seconds)
+    return await unless_key_raced(lambda: _ask(road, asking, payment_id, ask, wait_seconds=wait_seconds))
 
 
 async def void(road: Road, asking: Asking, payment_id: Id, *, wait_seconds: float) -> Waited:
@@ -59,7 +60,7 @@ async def void(road: Road, asking: Asking, payment_id: Id, *, wait_seconds: floa
             raise IllegalTransition(f"A payment that is {payment.status} cannot be voided.{hint}")
         open_operation(moves, payment, "void", amount=payment.amount, purpose="voided", operation_id=operation_id)
 
-    return await _ask(road, asking, payment_id, ask, wait_seconds=wait_seconds)
+    return await unless_key_raced(lambda: _ask(road, asking, payment_id, ask, wait_seconds=wait_seconds))
 
 
 async def refund(
@@ -86,7 +87,7 @@ async def refund(
             raise AmountExceedsRefundable(f"{left} can still be refunded.", param="amount")
         open_refund(moves, payment, amount=wanted, reason=reason, metadata=metadata, operation_id=operation_id)
 
-    return await _ask(road, asking, payment_id, ask, wait_seconds=wait_seconds)
+    return await unless_key_raced(lambda: _ask(road, asking, payment_id, ask, wait_seconds=wait_seconds))
 
 
 async def cancel(road: Road, asking: Asking, intent_id: Id, *, wait_seconds: float) -> Shown | Waited:
