@@ -75,12 +75,12 @@ class UpdateIntent(Body):
     amount: Amount | _Unset = _UNSET
     currency: Currency | _Unset = _UNSET
     capture_method: CaptureMethod | _Unset = _UNSET
-    customer_id: str | None | _Unset = _UNSET
+    customer_id: str | _Unset | None = _UNSET
     payment_method: Method | SavedMethod | _Unset = _UNSET
-    success_url: Url | None | _Unset = _UNSET
-    cancel_url: Url | None | _Unset = _UNSET
-    reference: Reference | None | _Unset = _UNSET
-    description: Description | None | _Unset = _UNSET
+    success_url: Url | _Unset | None = _UNSET
+    cancel_url: Url | _Unset | None = _UNSET
+    reference: Reference | _Unset | None = _UNSET
+    description: Description | _Unset | None = _UNSET
     metadata: PatchMetadata | _Unset = _UNSET
 
 
