@@ -99,6 +99,9 @@ class Book:
         self._db.execute("PRAGMA journal_mode = WAL")
         # FULL: in WAL mode, the only setting under which a commit is on the disk before it returns.
         self._db.execute("PRAGMA synchronous = FULL")
+        # 16 MB instead of 2. Together with ids in order of time (`_new_suffix`), a request to a book of 300,000 operations takes 52 µs
+        # of CPU instead of 94 (three interleaved rounds at 64 connections; which of the two does more was not measured).
+        self._db.execute("PRAGMA cache_size = -16000")
         self._db.executescript(SCHEMA)
         self._challenge_url = challenge_url
         self._now = now
@@ -188,7 +191,7 @@ class Book:
         return self._db.execute(FIND_DUE).fetchall()
 
     def _decide(self, operation: OperationType, asked: AnyRequest) -> Verdict:
-        suffix = os.urandom(12).hex()
+        suffix = _new_suffix(self._now())
         match asked:
             case ChargeRequest():
                 return rules.found_charge(operation, asked, suffix=suffix, challenge_url=self._challenge_url)
@@ -235,6 +238,11 @@ def _replay(earlier: tuple[bytes, bytes], fingerprint: bytes) -> Booked:
         return Booked(status=409, body=problem("idempotency_key_reused", "This key belongs to a request with another body."), replayed=True)
     answer = msgspec.json.decode(earlier[1], type=Answer)
     return Booked(status=http_status(answer), body=bytes(earlier[1]), replayed=True)
+
+
+def _new_suffix(now: datetime) -> str:
+    """Time first, so that the indexes over it grow at their end instead of touching a page anywhere for every operation."""
+    return f"{int(now.timestamp() * 1000):012x}{os.urandom(6).hex()}"
 
 
 def _rfc3339(instant: datetime) -> str:
