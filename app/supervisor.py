@@ -195,7 +195,7 @@ def readable(name: str, line: str) -> str:
         return f"{time.strftime('%H:%M:%S')} {name:<10} {line}"
     at = str(members.pop("timestamp", ""))[11:19] or time.strftime("%H:%M:%S")
     level, event = members.pop("level", "info"), members.pop("event", "")
-    rest = " ".join(f"{key}={value}" for key, value in members.items() if value not in {None, ""})
+    rest = " ".join(f"{key}={value}" for key, value in members.items() if value is not None and value != "")
     return f"{at} {name:<10} {'' if level == 'info' else f'{level}: '}{event} {rest}".rstrip()
 
 
