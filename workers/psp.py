@@ -52,11 +52,16 @@ class Desk:
         assert_no_transaction()
         if row.past_deadline():
             raise outbox.Postpone(0.0)
-        if row.first_attempt or not row.maybe_sent:
-            outcome: Outcome = await adapter.send(task.request)
-        else:
-            outcome = await _again(adapter, task)
-        await self._book_sent(row, task, outcome)
+        try:
+            outcome = await _ask(adapter, task, again=row.maybe_sent)
+            await self._book(row, task, outcome, actor=f"provider:{task.provider}")
+        except (Unavailable, OperationMissing, outbox.LeaseLost):
+            raise
+        except BaseException as error:
+            # The request is out. An error, or the end of the handler's time, must not count as an ordinary failure, after which
+            # it would be sent as if for the first time: the row is left to its lease, and the next claim knows that one vanished.
+            log.exception("outcome_not_booked", operation=task.operation_id)
+            raise outbox.LeaseLost from error
 
     async def look_up(self, row: outbox.Claimed) -> None:
         """Ask what became of an operation; where the provider never heard of it, ask again under the same key."""
@@ -89,6 +94,14 @@ class Desk:
         except OperationMissing as missing:
             raise outbox.Bury from missing
 
+    async def look_up_exhausted(self, row: outbox.Claimed, error: str) -> None:
+        """Nobody could be asked now: the operation stays as it is, and the clock asks again later."""
+        try:
+            task = _read_look_up.decode(row.payload)
+            await self._book(row, task, Unknown(why=f"could not be looked up: {error[:200]}"), actor="tollgate")
+        except (msgspec.MsgspecError, OperationMissing) as unreadable:
+            raise outbox.Bury from unreadable
+
     async def _not_found(self, adapter: Adapter, task: LookUpTask) -> Outcome:
         async with self._pool.connection() as connection:
             operation = await store.read_operation(connection, task.operation_id)
@@ -101,18 +114,6 @@ class Desk:
         request = psp_request(operation, payment, return_url=browser_url(intent))
         return await adapter.send(msgspec.structs.replace(request, first_attempt=False))
 
-    async def _book_sent(self, row: outbox.Claimed, task: PspTask, outcome: Outcome) -> None:
-        """From here on the request is out. An error must not count as an ordinary failure, after which it would be sent as if for
-        the first time: the row is left to its lease, and the next claim knows that this one vanished.
-        """
-        try:
-            await self._book(row, task, outcome, actor=f"provider:{task.provider}")
-        except (OperationMissing, outbox.LeaseLost):
-            raise
-        except Exception as error:
-            log.exception("outcome_not_booked", operation=task.operation_id, outcome=type(outcome).__name__)
-            raise outbox.LeaseLost from error
-
     async def _book(self, row: outbox.Claimed, task: PspTask | LookUpTask, outcome: Outcome, *, actor: str) -> None:
         settled = await self._settle.submit(Settlement(row=row, task=task, outcome=outcome, actor=actor))
         if not settled.held:
@@ -120,6 +121,17 @@ class Desk:
         if settled.error is not None:
             raise settled.error
         self._waker.notify(DONE, task.operation_id)
+
+
+async def _ask(adapter: Adapter, task: PspTask, *, again: bool) -> Outcome:
+    """Raises Unavailable when nothing was sent. A fault of the adapter itself says nothing about what the provider did."""
+    try:
+        return await (_again(adapter, task) if again else adapter.send(task.request))
+    except Unavailable:
+        raise
+    except Exception as error:
+        log.exception("adapter_failed", provider=task.provider, operation=task.operation_id)
+        return Unknown(why=f"the adapter failed: {type(error).__name__}")
 
 
 async def _again(adapter: Adapter, task: PspTask) -> Outcome:
@@ -152,7 +164,9 @@ async def open_actors(settings: Settings, waker: Waker) -> AsyncIterator[Sequenc
             desk = Desk(registry, lane, pool, waker)
             yield (
                 outbox.Actor(SEND, desk.send, failures_limit=UNAVAILABLE_TRIES, never_dead_letter=True, on_exhausted=desk.exhausted),
-                outbox.Actor(LOOK_UP, desk.look_up, failures_limit=UNAVAILABLE_TRIES),
+                outbox.Actor(
+                    LOOK_UP, desk.look_up, failures_limit=UNAVAILABLE_TRIES, never_dead_letter=True, on_exhausted=desk.look_up_exhausted
+                ),
             )
     finally:
         await lane.stop()
