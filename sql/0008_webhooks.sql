@@ -1,7 +1,7 @@
 -- Why: merchants are told what happened, at the URLs they name, until they answer. An endpoint is an object with a status and
 -- events like a payment's; what is counted per attempt stands in a table of its own, so that counting is not a change of the
 -- object. A delivery is one event for one endpoint, whatever the number of attempts: its id is computed from both, so a second
--- row for the pair cannot exist. No secret is stored, only the salts that secrets are derived with (docs/decisions/webhook-secrets.md).
+-- row for the pair cannot exist. No secret is stored, only the salts that secrets are derived with (docs/decisions/0003).
 INSERT INTO state_transitions (machine, event, from_status, to_status, announced) VALUES
     ('webhook_endpoint', 'created', 'none', 'enabled', false),
     ('webhook_endpoint', 'updated', 'enabled', 'enabled', false),

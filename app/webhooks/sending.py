@@ -42,6 +42,7 @@ class Sender:
     """`async with Sender(...) as sender`: one HTTP session per process."""
 
     def __init__(self, *, allow_loopback: bool, timeout_seconds: float = TIMEOUT_SECONDS, tls: ssl.SSLContext | None = None) -> None:
+        self._allow_loopback = allow_loopback
         self._resolver = Resolver(allow_loopback=allow_loopback)
         self._timeout_seconds = timeout_seconds
         self._tls = tls or ssl.create_default_context()
@@ -71,6 +72,8 @@ class Sender:
         """Never raises for what the other side does."""
         assert_no_transaction()
         started = time.monotonic()
+        if not (target.is_https or self._allow_loopback):
+            return _failed("webhooks are sent to https URLs only", started)
         try:
             async with asyncio.timeout(self._timeout_seconds) as limit:
                 addresses = await self._resolver.checked(target)
@@ -127,6 +130,10 @@ class _NoNames(AbstractResolver):
 async def _beginning(response: aiohttp.ClientResponse, limit: asyncio.Timeout) -> str:
     """The first bytes as text. The status is known by now, so a body that breaks off or never ends changes nothing but costs the connection."""
     read = bytearray()
+    if response.content.is_eof():
+        # Nearly always: the whole answer came with its head.
+        read += response.content.read_nowait(RESPONSE_BYTES + 1)
+        return _text(read)
     try:
         when = limit.when()
         async with asyncio.timeout_at(None if when is None else when - 0.05):
@@ -139,6 +146,10 @@ async def _beginning(response: aiohttp.ClientResponse, limit: asyncio.Timeout) -
         response.close()
     if len(read) > RESPONSE_BYTES:
         response.close()
+    return _text(read)
+
+
+def _text(read: bytearray) -> str:
     # jsonb takes no NUL.
     return bytes(read[:RESPONSE_BYTES]).decode("utf-8", "replace").replace("\x00", "\ufffd")
 

@@ -1,7 +1,7 @@
 """Secrets and signatures of Standard Webhooks 1.0 (https://www.standardwebhooks.com).
 
 A secret is derived from the server's key, the endpoint and a random salt, and stored nowhere: a stolen database signs nothing, and
-the create answer can be shown again. Rotation draws a new salt and keeps the old one for a while (docs/decisions/webhook-secrets.md).
+the create answer can be shown again. Rotation draws a new salt and keeps the old one for a while (docs/decisions/0003).
 """
 
 import base64

@@ -56,9 +56,16 @@ async def test_a_forbidden_address_is_not_connected_to(sender: Sender, url: str)
 async def test_loopback_is_refused_without_the_setting(receiver: Receiver) -> None:
     """In production nobody's webhook reaches our own machine, by number or by name."""
     async with Sender(allow_loopback=False) as strict:
-        for url in (receiver.url, receiver.url.replace("127.0.0.1", "localhost")):
-            assert (await send(strict, f"{url}/hook")).status is None
+        for host in ("127.0.0.1", "localhost"):
+            url = receiver.url.replace("http://127.0.0.1", f"https://{host}")
+            assert (await send(strict, f"{url}/hook")).error == "the host resolves to an address that webhooks are not sent to"
     assert receiver.got() == []
+
+
+async def test_plain_http_is_refused_without_the_setting() -> None:
+    """A URL that was stored while the setting was on is not called in the clear after it is off."""
+    async with Sender(allow_loopback=False) as strict:
+        assert (await send(strict, "http://8.8.8.8/hook")).error == "webhooks are sent to https URLs only"
 
 
 async def test_a_name_that_turns_private_is_refused_though_a_connection_is_open(
