@@ -1,7 +1,7 @@
 """Query parameters of lists: limit, cursors, filters; an unknown one is refused, or a misspelt filter would show everything."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -11,6 +11,7 @@ from app.core.ids import Id, MalformedId, parse_typeid
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A query longer than this is no list's; more parameters than this neither.
 _MOST_PARAMETERS = 32
 
@@ -69,8 +70,8 @@ def ident(name: str, prefix: str) -> Filter:
 
 def instant(name: str) -> Filter:
     def read(value: str) -> datetime:
-        # A plus sign that was not escaped arrives as a space.
-        return parse_rfc3339(value.replace(" ", "+"))
+        # A plus sign that was not escaped arrives as a space. Nothing of ours is older than the ids' epoch, which cannot hold less.
+        return max(parse_rfc3339(value.replace(" ", "+")), _EPOCH)
 
     return Filter(name, read, {"type": "string", "format": "date-time"})
 

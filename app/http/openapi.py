@@ -202,5 +202,5 @@ def _header_parameters(route: Route) -> list[Json]:
     if route.waits:
         headers["Prefer"] = {"type": "string", "examples": ["wait=5", "respond-async"]}
     if route.conditional:
-        headers["If-Match"] = {"type": "string", "pattern": '^(\\*|"[0-9]{1,9}")$'}
+        headers["If-Match"] = {"type": "string", "pattern": '^(\\*|"[0-9]{1,9}")$', "examples": ["*", '"3"']}
     return [{"name": name, "in": "header", "schema": schema} for name, schema in headers.items()]

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 
 import uvicorn
 from litestar.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.core.errors import InvalidRequest
+from app.http.answers import complete, problem
+from app.http.headers import request_id_of
 from app.http.resources import Resources
 
 # The kernel's queue of connections that nobody has accepted yet.
@@ -52,12 +56,24 @@ class DrainingServer(uvicorn.Server):
                 loop.remove_signal_handler(one)
 
 
+class ProblemProtocol(HttpToolsProtocol):
+    """What is no HTTP at all is refused before any route, and still by a problem document."""
+
+    def send_400_response(self, msg: str) -> None:
+        request_id = request_id_of(None)
+        result = problem(InvalidRequest(msg), instance="", request_id=request_id)
+        headers = [*complete(result, request_id=request_id, secure=False), (b"connection", b"close")]
+        lines = [b"HTTP/1.1 400 Bad Request", *(name + b": " + value for name, value in headers), b"", result.body]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
+
+
 def serve(app: ASGIApp, resources: Resources, listener: socket.socket) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=ProblemProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -35,6 +35,7 @@ from app.http import (
     list_of,
     text,
 )
+from app.http.server import ProblemProtocol
 from app.identity import actions
 from app.infra.db import open_pool
 from app.operators import api as operators
@@ -160,7 +161,7 @@ async def serving(settings: Settings, keys: Keys) -> AsyncIterator[Web]:
     app = main.create_app(settings, routes=(*LAYER, *ROUTES), lifespans=())
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = uvicorn.Config(app, http="httptools", lifespan="on", log_config=None, proxy_headers=False, server_header=False)
+    config = uvicorn.Config(app, http=ProblemProtocol, lifespan="on", log_config=None, proxy_headers=False, server_header=False)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:

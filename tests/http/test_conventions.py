@@ -211,6 +211,13 @@ async def test_a_list_has_its_envelope_and_its_page(web: Web) -> None:
     ]
 
 
+async def test_instants_before_all_ids_mean_the_first(web: Web) -> None:
+    """A filter from 1788 is as good as one from 1970: ids hold no earlier instant."""
+    _, _, document = await web.ask("GET", "/v1/echoes?created_at[gte]=1788-05-23T03:33:41Z")
+
+    assert document["data"][0]["filters"] == {"created_at[gte]": "1970-01-01T00:00:00Z"}
+
+
 async def test_methods_that_a_path_does_not_take(web: Web) -> None:
     """405 names those it takes, OPTIONS says them, HEAD is GET without its body."""
     status, headers, document = await web.ask("DELETE", "/v1/echoes")

@@ -185,6 +185,7 @@ QUERIES = {
     "status=nonsense": "invalid_request",
     "customer_id=1": "invalid_request",
     "created_at=2026-11-20": "unknown_filter",
+    "created_at[gte]=0001-01-01T00:00:00+23:59": "invalid_request",
     "created_at[gte]=yesterday": "invalid_request",
     "created_at[gte]=2026-11-20": "invalid_request",
     "created_at[gte]=9999-12-31T23:59:59-10:00": "invalid_request",
@@ -248,6 +249,25 @@ async def test_hostile_headers_are_refused(web: Web) -> None:
         flaws[lines] = None if (status, document["code"]) == (CODES[code], code) else f"{status} {document}"
 
     assert {lines: flaw for lines, flaw in flaws.items() if flaw} == {}
+
+
+NO_HTTP = [
+    b"nonsense\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    b"POST /v1/echoes HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"POST /v1/echoes HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v1/echoes HTTP/1.1\r\nHost: a b<>\r\n\r\n",
+]
+
+
+async def test_what_is_no_http_is_refused_in_the_same_form(web: Web) -> None:
+    """Bytes that no HTTP reader agrees about, two lengths among them, get a 400 problem document."""
+    for request in NO_HTTP:
+        status, document = await _raw(web, request)
+
+        assert (status, document["code"]) == (400, "invalid_request"), request
 
 
 async def test_a_caller_who_goes_away_in_the_middle_breaks_nothing(web: Web) -> None:
