@@ -37,9 +37,7 @@ def standing(directory: Path, *, webs: int, workers: int, merchants: int, receiv
     """A `tollgate dev` on `directory`, drained and ended afterwards."""
     command = [sys.executable, "-m", "app", "dev", "--data", str(directory), "--fresh", "--webs", str(webs), "--workers", str(workers)]
     with (directory.parent / f"{directory.name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=log, env={**os.environ, "LOG_LEVEL": "warning"}
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "LOG_LEVEL": "warning"})
     try:
         ready = _first_line(process)
         keys = asyncio.run(_settle_in(ready, merchants, receiver_url))
