@@ -154,20 +154,22 @@ class Engine:
 
     async def _give_up(self, actor: Actor | None, row: Claimed, error: str) -> None:
         if actor is None or actor.on_exhausted is None:
-            log.error("outbox row %d (%s) is a dead letter: %s", row.id, row.actor, error)
-            return await self._verdicts.write(Failed(row, error))
+            return await self._bury(row, error)
         try:
             async with asyncio.timeout(self._times.handler_seconds):
                 await actor.on_exhausted(row, error)
         except LeaseLost:
             return None
         except Bury:
-            log.error("outbox row %d (%s) is a dead letter: %s", row.id, row.actor, error)
-            return await self._verdicts.write(Failed(row, error))
+            return await self._bury(row, error)
         except Exception as unable:
             log.exception("outbox row %d (%s): its exhaustion could not be written down", row.id, row.actor)
             return await self._verdicts.write(Failed(row, error_text(unable), BACKOFF_CAP_SECONDS))
         return None
+
+    async def _bury(self, row: Claimed, error: str) -> None:
+        log.error("outbox row %d (%s) is a dead letter: %s", row.id, row.actor, error)
+        await self._verdicts.write(Failed(row, error))
 
     async def _run_alone(self, intake: Intake, row: Claimed) -> None:
         """Nothing is beside a row that may be killing its workers, so that only it is blamed for the next crash."""

@@ -25,9 +25,8 @@ _LEASE = """
 UPDATE outbox
    SET attempt = attempt + 1,
        due_at = statement_timestamp() + %(lease_seconds)s * interval '1 second'
-  FROM fitting
- WHERE outbox.id = fitting.id
-RETURNING outbox.id,
+ WHERE id = ANY (ARRAY(SELECT id FROM fitting))
+RETURNING id,
           queue,
           lane,
           actor,
@@ -92,56 +91,48 @@ WITH RECURSIVE lanes AS (
 {_LEASE}
 """  # noqa: S608 - made of this file's own constants
 
-# Ordered, so that two batches that share rows wait for each other and never in a circle.
-HOLD = """
-SELECT outbox.id
-  FROM unnest(%s::bigint[], %s::int[]) AS given (id, attempt)
-  JOIN outbox ON outbox.id = given.id AND outbox.attempt = given.attempt
- ORDER BY outbox.id
-   FOR UPDATE OF outbox
-"""
+# Rows are named by `id = ANY` and never by a join: on a table that was vacuumed while empty the planner joins by walking the
+# whole primary key, and that plan stays when there are a million rows (a seqscan that is off does not keep it from it).
+_STILL_OURS = "id = ANY (%(ids)s::bigint[]) AND attempt = (%(attempts)s::int[])[array_position(%(ids)s::bigint[], id)]"
 
-SETTLE = """
-DELETE FROM outbox
- USING unnest(%s::bigint[], %s::int[]) AS given (id, attempt)
- WHERE outbox.id = given.id AND outbox.attempt = given.attempt
-RETURNING outbox.id
-"""
+# Ordered, so that two batches that share rows wait for each other and never in a circle.
+HOLD = f"SELECT id FROM outbox WHERE {_STILL_OURS} ORDER BY id FOR UPDATE"  # noqa: S608 - made of this file's own constants
+
+SETTLE = f"DELETE FROM outbox WHERE {_STILL_OURS} RETURNING id"  # noqa: S608 - made of this file's own constants
 
 # The counts are set from what was claimed, not incremented: sent again after a lost answer, the statement changes nothing.
-FAIL = """
+FAIL = f"""
 UPDATE outbox
-   SET failures = given.failures + 1,
-       first_error = coalesce(first_error, given.error),
-       last_error = given.error,
-       due_at = statement_timestamp() + given.retry_in * interval '1 second'
-  FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[], %s::float8[]) AS given (id, attempt, failures, error, retry_in)
- WHERE outbox.id = given.id AND outbox.attempt = given.attempt
-RETURNING outbox.id
-"""
+   SET failures = (%(failures)s::int[])[array_position(%(ids)s::bigint[], id)] + 1,
+       first_error = coalesce(first_error, (%(errors)s::text[])[array_position(%(ids)s::bigint[], id)]),
+       last_error = (%(errors)s::text[])[array_position(%(ids)s::bigint[], id)],
+       due_at = statement_timestamp() + (%(retry_in)s::float8[])[array_position(%(ids)s::bigint[], id)] * interval '1 second'
+ WHERE {_STILL_OURS}
+RETURNING id
+"""  # noqa: S608 - made of this file's own constants
 
-BURY = """
+BURY = f"""
 WITH dead AS (
     DELETE FROM outbox
-     USING unnest(%s::bigint[], %s::int[], %s::int[], %s::text[]) AS given (id, attempt, failures, error)
-     WHERE outbox.id = given.id AND outbox.attempt = given.attempt
-    RETURNING outbox.*, given.error AS error, given.failures + 1 AS all_failures
+     WHERE {_STILL_OURS}
+    RETURNING outbox.*,
+              (%(errors)s::text[])[array_position(%(ids)s::bigint[], id)] AS error,
+              (%(failures)s::int[])[array_position(%(ids)s::bigint[], id)] + 1 AS all_failures
 )
 INSERT INTO dead_letters (
     outbox_id, queue, lane, actor, subject, tenant, payload, traceparent, attempts, failures, first_error, last_error, created_at, replay_of)
 SELECT id, queue, lane, actor, subject, tenant, payload, traceparent, attempt, all_failures, coalesce(first_error, error), error, created_at, replay_of
   FROM dead
 RETURNING outbox_id
-"""
+"""  # noqa: S608 - made of this file's own constants
 
-DEFER = """
+DEFER = f"""
 UPDATE outbox
-   SET returned = given.returned + 1,
-       due_at = statement_timestamp() + given.seconds * interval '1 second'
-  FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::float8[]) AS given (id, attempt, returned, seconds)
- WHERE outbox.id = given.id AND outbox.attempt = given.attempt
-RETURNING outbox.id
-"""
+   SET returned = (%(returned)s::int[])[array_position(%(ids)s::bigint[], id)] + 1,
+       due_at = statement_timestamp() + (%(seconds)s::float8[])[array_position(%(ids)s::bigint[], id)] * interval '1 second'
+ WHERE {_STILL_OURS}
+RETURNING id
+"""  # noqa: S608 - made of this file's own constants
 
 DEFER_LANE = """
 WITH waiting AS MATERIALIZED (
@@ -154,9 +145,8 @@ WITH waiting AS MATERIALIZED (
 )
 UPDATE outbox
    SET due_at = statement_timestamp() + %(seconds)s * interval '1 second'
-  FROM waiting
- WHERE outbox.id = waiting.id
-RETURNING outbox.id
+ WHERE id = ANY (ARRAY(SELECT id FROM waiting))
+RETURNING id
 """
 
 RESTAMP = """
@@ -245,7 +235,10 @@ async def read_ids(cursor: AsyncCursor[Any]) -> set[int]:
 
 
 async def hold(connection: Connection, rows: Sequence[Claimed]) -> set[int]:
-    """Lock the rows that are still ours until the transaction ends; the ids of the others are missing from the answer."""
+    """Lock the rows that are still ours until the transaction ends; the ids of the others are missing from the answer.
+
+    A batch names a row under one attempt only, here and in `settle`: the answer could not say which of two is meant.
+    """
     return await read_ids(await send_hold(connection, rows))
 
 
@@ -260,7 +253,7 @@ async def fail(connection: Connection, failed: Sequence[Failed]) -> set[int]:
     dead = [one for one in failed if one.retry_in_seconds is None]
     ids: set[int] = set()
     if again:
-        ids |= await read_ids(await connection.execute(FAIL, (*_counted(again), [one.retry_in_seconds for one in again])))
+        ids |= await read_ids(await connection.execute(FAIL, {**_counted(again), "retry_in": [one.retry_in_seconds for one in again]}))
     if dead:
         ids |= await read_ids(await connection.execute(BURY, _counted(dead)))
     return ids
@@ -269,7 +262,7 @@ async def fail(connection: Connection, failed: Sequence[Failed]) -> set[int]:
 async def defer(connection: Connection, rows: Sequence[Claimed], seconds: float | Sequence[float]) -> set[int]:
     """Move claimed rows on without counting anything; `seconds` for all of them or one for each, 0 hands them back."""
     each = [float(seconds)] * len(rows) if isinstance(seconds, int | float) else [float(one) for one in seconds]
-    return await read_ids(await connection.execute(DEFER, (*_tokens(rows), [row.returned for row in rows], each)))
+    return await read_ids(await connection.execute(DEFER, {**_tokens(rows), "returned": [row.returned for row in rows], "seconds": each}))
 
 
 async def defer_lane(connection: Connection, queue: str, *, lane: str, seconds: float, limit: int = 10_000) -> int:
@@ -290,10 +283,10 @@ async def depth(connection: Connection) -> list[tuple[str, int, int, float]]:
     return await cursor.fetchall()
 
 
-def _tokens(rows: Sequence[Claimed]) -> tuple[list[int], list[int]]:
-    return [row.id for row in rows], [row.attempt for row in rows]
+def _tokens(rows: Sequence[Claimed]) -> dict[str, Any]:
+    return {"ids": [row.id for row in rows], "attempts": [row.attempt for row in rows]}
 
 
-def _counted(failed: Sequence[Failed]) -> tuple[list[int], list[int], list[int], list[str]]:
+def _counted(failed: Sequence[Failed]) -> dict[str, Any]:
     rows = [one.row for one in failed]
-    return *_tokens(rows), [row.failures for row in rows], [one.error for one in failed]
+    return {**_tokens(rows), "failures": [row.failures for row in rows], "errors": [one.error for one in failed]}

@@ -197,6 +197,15 @@ class Failing:
         assert [(effect[0], effect[1]) for effect in await ground.effects()] == [(row_id, "exhausted: RuntimeError: poison 2\ufffd")]
         assert await dead_letters.list_(ground.connection) == []
 
+    async def test_money_that_nobody_understands_is_buried_after_all(self, ground: Ground) -> None:
+        """When on_exhausted itself says that nothing was done and nothing can be, the row becomes a dead letter."""
+        ground.start_worker()
+
+        (row_id,) = await ground.write(new_row("unreadable", "flu"))
+        await ground.until_empty()
+
+        assert [letter.outbox_id for letter in await dead_letters.list_(ground.connection)] == [row_id]
+
     async def test_postponing_counts_nothing(self, ground: Ground) -> None:
         """A postponed row comes back as if it had never been claimed: no failure, first attempt, certainly not sent."""
         ground.start_worker()
@@ -297,6 +306,19 @@ class Ending:
         assert await ground.count("SELECT count(*) FROM outbox WHERE due_at > clock_timestamp()") == 0
         assert await ground.count("SELECT count(*) FROM outbox WHERE attempt > failures + returned") == 0
 
+    async def test_what_no_thread_has_started_is_handed_back(self, ground: Ground) -> None:
+        """Rows that were claimed and still wait for a thread when the worker ends are due again at once and count as never claimed."""
+        worker = ground.start_worker(threads=0)
+        ids = await ground.write(*(new_row("record") for _ in range(30)))
+        await until(lambda: _all_claimed(ground))
+
+        worker.terminate()
+
+        assert await asyncio.to_thread(worker.wait, 5) == 0
+        again = await outbox.claim(ground.connection, "q", limit=100, lease_seconds=PATIENT["lease_seconds"])
+        assert sorted(row.id for row in again) == ids
+        assert all(row.first_attempt and not row.maybe_sent for row in again)
+
     async def test_the_drain_has_an_end(self, ground: Ground) -> None:
         """A handler that cannot be cancelled does not hold up the end; its row counts as maybe sent."""
         worker = ground.start_worker(times=QUICK)
@@ -321,3 +343,7 @@ class Ending:
 
 async def _has_failed(ground: Ground) -> bool:
     return await ground.count("SELECT count(*) FROM outbox WHERE failures > 0") == 1
+
+
+async def _all_claimed(ground: Ground) -> bool:
+    return await ground.count("SELECT count(*) FROM outbox WHERE attempt = 0") == 0

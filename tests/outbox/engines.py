@@ -38,12 +38,15 @@ class Ground:
     def worker_url(self) -> str:
         return f"{self.url}{'&' if '?' in self.url else '?'}{AS_WRITER}"
 
-    def start_worker(self, *, times: dict[str, float] | None = None, broken: bool = False, **limits: int) -> subprocess.Popen[str]:
+    def start_worker(
+        self, *, times: dict[str, float] | None = None, threads: int = 2, broken: bool = False, **limits: int
+    ) -> subprocess.Popen[str]:
         order = {
             "engine": self.engine,
             "url": self.worker_url,
             "queues": [{"name": "q", **limits}],
             "times": times or PATIENT,
+            "threads": threads,
             "broken": broken,
         }
         worker = subprocess.Popen(

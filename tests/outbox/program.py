@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 import outbox
-from outbox import Actor, Claimed, LeaseLost, Postpone
+from outbox import Actor, Bury, Claimed, LeaseLost, Postpone
 
 EFFECTS = """
 CREATE TABLE effects (
@@ -104,11 +104,15 @@ class Program:
     async def exhausted(self, row: Claimed, error: str) -> None:
         await self.finish(row, f"exhausted: {error}")
 
+    async def burying(self, row: Claimed, _error: str) -> None:
+        raise Bury(row.payload)
+
     def actors(self) -> list[Actor]:
         counted = [self.record, self.slow, self.blocking, self.stubborn, self.postponing, self.leaving, self.killer]
         return [
             *(Actor(handler.__name__, self._counted(handler)) for handler in counted),
             Actor("poison", self.poison, failures_limit=3),
+            Actor("unreadable", self.poison, failures_limit=1, never_dead_letter=True, on_exhausted=self.burying),
             Actor("money", self.poison, failures_limit=2, never_dead_letter=True, on_exhausted=self.exhausted),
         ]
 
@@ -144,6 +148,7 @@ def main(order: dict[str, Any]) -> int:
         [outbox.Queue(**queue) for queue in order["queues"]],
         open_actors,
         times=outbox.Times(**order["times"]),
+        threads=order["threads"],
         on_ready=lambda: print("ready", flush=True),
     )
 
