@@ -59,7 +59,9 @@ def run(*, port: int | None, data: Path | None, fresh: bool, webs: int, workers:
 
 
 def _supervise(plan: Plan, database: "_Database", ending: Ending) -> int:
-    (plan.home / "logs").mkdir(mode=0o700, exist_ok=True)
+    # Both hold what only the owner should read: the provider's book, and log lines.
+    for name in ("logs", "sandbox"):
+        (plan.home / name).mkdir(mode=0o700, exist_ok=True)
     status = plan.home / "status.json"
 
     def note() -> None:

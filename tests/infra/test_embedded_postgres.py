@@ -224,6 +224,21 @@ def test_a_directory_behind_a_closed_door_is_refused_and_the_door_left_as_it_is(
         embedded_postgres.start(closed / "dev", durable=False)
 
     assert closed.stat().st_mode & 0o777 == 0o700
+    assert not (closed / "dev").exists()
+
+
+@as_root
+def test_root_follows_no_link_that_was_put_into_the_directory(place: Path) -> None:
+    """Else whoever may write there could have any directory given away."""
+    (place / "dev").mkdir()
+    (place / "target").mkdir(mode=0o755)
+    (place / "dev" / "cluster").symlink_to(place / "target")
+
+    with pytest.raises(UnusableDirectory, match="cluster cannot be used"):
+        embedded_postgres.start(place / "dev", durable=False)
+
+    assert (place / "target").stat().st_uid == 0
+    assert (place / "target").stat().st_mode & 0o777 == 0o755
 
 
 @as_root
@@ -283,6 +298,14 @@ def test_a_copy_is_trusted_only_as_the_wheel_made_it(copies: Path, fault: str) -
     base = used.parents[2]
     assert binaries._is_trustworthy(base, files)
     assert (base == home) is (fault in {"changed", "missing", "writable"})
+
+
+@as_root
+def test_no_copy_is_trusted_where_others_can_replace_it(copies: Path) -> None:
+    """A directory that everyone may rename things in is passed over."""
+    copies.chmod(0o777)
+
+    assert not binaries._copied(nobody()).directory.is_relative_to(copies)
 
 
 @as_root

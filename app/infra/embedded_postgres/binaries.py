@@ -206,7 +206,9 @@ def _discard(broken: Path) -> None:
 
 
 def _is_trustworthy(there: Path, files: dict[str, bytes]) -> bool:
-    """Every file is there, hashes as the wheel's, and only we could have written it or anything on the way to it."""
+    """Every file is there, hashes as the wheel's, and only we could have written it or replaced anything on the way to it."""
+    if not all(_nobody_replaces_in(parent) for parent in there.parents):
+        return False
     if not _only_we_write(there, stat.S_IFDIR):
         return False
     for directory in {there / parent for path in files for parent in Path(path).parents}:
@@ -216,6 +218,12 @@ def _is_trustworthy(there: Path, files: dict[str, bytes]) -> bool:
         if not _only_we_write(there / path, stat.S_IFREG) or hashlib.sha256((there / path).read_bytes()).digest() != expected:
             return False
     return True
+
+
+def _nobody_replaces_in(directory: Path) -> bool:
+    """Only its owner, root, renames what is not his own in it: it is closed to others' writing, or sticky as /tmp is."""
+    status = directory.stat()
+    return status.st_uid in {0, os.geteuid()} and (not status.st_mode & 0o022 or bool(status.st_mode & stat.S_ISVTX))
 
 
 def _only_we_write(path: Path, kind: int) -> bool:

@@ -1,13 +1,11 @@
 """One PostgreSQL server on one directory, as long as its owner lives.
 
-A directory holds `cluster/` (PostgreSQL's own), `socket/`, `postgres.log`, `password` and `lock`. The server runs in a session of
+The server runs in a session of
 its own, so that Ctrl-C reaches it only through its owner, after the workers have drained; a killed owner takes it along, and what
 is left behind all the same is stopped by the next start.
 """
 
-import fcntl
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -24,15 +22,14 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from app.infra.children import die_with_parent
-from app.infra.embedded_postgres.binaries import EmbeddedPostgresError, Programs, UnusableDirectory, find_programs
+from app.infra.embedded_postgres.binaries import EmbeddedPostgresError, Programs, find_programs
+from app.infra.embedded_postgres.directory import make_reachable, make_socket_directory, own, private, read_password, take
 
 DATABASE = "tollgate"
 USER = "postgres"
 MAX_CONNECTIONS = 200
 START_SECONDS = 60
 STOP_SECONDS = 20
-# sun_path has 108 bytes on Linux and 104 on macOS, and `/.s.PGSQL.5432` comes after the directory.
-_LONGEST_SOCKET_DIRECTORY = 85
 _PORT = 5432
 
 _SETTINGS = {
@@ -97,11 +94,11 @@ def start(directory: Path | None = None, *, durable: bool = True, tcp: bool = Fa
     `tcp` listens on a free port of the loopback with a password, beside the socket, and puts that into the url.
     `installed` is the `bin` directory of another PostgreSQL, 15 or later. Raises UnusableDirectory, EmbeddedPostgresError.
     """
-    home = Path(tempfile.mkdtemp(prefix="tollgate-")) if directory is None else directory.absolute()
+    home = _temporary() if directory is None else directory.absolute()
     try:
         programs = find_programs(owner_of=home / "cluster", installed=installed)
-        _make_reachable(home, programs, ours=directory is None)
-        lock = _take(home)
+        make_reachable(home, programs)
+        lock = take(home)
         try:
             server = _start_locked(home, programs, durable=durable, port=_free_port() if tcp else None)
         except BaseException:
@@ -114,19 +111,26 @@ def start(directory: Path | None = None, *, durable: bool = True, tcp: bool = Fa
     return server._replace(lock=lock, temporary=directory is None)
 
 
+def _temporary() -> Path:
+    made = Path(tempfile.mkdtemp(prefix="tollgate-"))
+    # The server's user passes through it to what is its own.
+    made.chmod(0o711)
+    return made
+
+
 def _start_locked(home: Path, programs: Programs, *, durable: bool, port: int | None) -> Server:
     cluster = home / "cluster"
-    _own(cluster, programs)
+    own(cluster, programs)
     _stop_what_was_left(cluster)
     if not (cluster / "PG_VERSION").exists():
         _initialize(home, programs, durable=durable)
-    socket_directory = _socket_directory(home, programs)
+    socket_directory = make_socket_directory(home, programs)
     process = _launch(home, programs, _options(socket_directory, port=port, durable=durable))
     local = f"postgresql://{USER}@/{DATABASE}?host={quote(str(socket_directory), safe='')}&port={port or _PORT}"
     server = Server(local, home, programs.directory, process, socket_directory)
     try:
         _wait_until_it_answers(server)
-        password = _password(home)
+        password = read_password(home)
         _prepare(server, password)
     except BaseException:
         stop(server)
@@ -158,90 +162,9 @@ def erase(directory: Path) -> None:
     """Remove the cluster of a directory, and nothing else in it. Raises UnusableDirectory while somebody runs it."""
     if not (directory / "cluster").exists():
         return
-    with _take(directory):
+    with take(directory):
         _stop_what_was_left(directory / "cluster")
         shutil.rmtree(directory / "cluster")
-
-
-def can_hold(directory: Path) -> bool:
-    """Whether a server of ours could run on `directory`, which need not exist; creates nothing."""
-    existing = next(path for path in (directory, *directory.parents) if path.exists())
-    return os.access(existing, os.W_OK | os.X_OK) and _enters(existing, find_programs(owner_of=directory / "cluster"))
-
-
-# --- the directory ------------------------------------------------------------------------------------------------------------
-
-
-def _make_reachable(home: Path, programs: Programs, *, ours: bool) -> None:
-    """Create `home` and what is missing above it; modes are given only to what is created here."""
-    missing = [path for path in (home, *home.parents) if not path.exists()]
-    try:
-        for path in reversed(missing):
-            path.mkdir()
-            path.chmod(0o755)
-        if ours:
-            home.chmod(0o711)
-    except OSError as error:
-        raise UnusableDirectory(f"The data directory {home} cannot be created: {error.strerror}. {_advice(programs)}") from None
-    if not home.is_dir():
-        raise UnusableDirectory(f"The data directory {home} is not a directory. {_advice(programs)}")
-    if not os.access(home, os.W_OK | os.X_OK):
-        raise UnusableDirectory(f"The data directory {home} cannot be written to by you. {_advice(programs)}")
-    if not _enters(home, programs):
-        blocked = next((path for path in (*reversed(home.parents), home) if not _enters(path, programs)), home)
-        raise UnusableDirectory(
-            f"The data directory {home} cannot be used: PostgreSQL does not run as root, and user {programs.user_name()} cannot enter {blocked}. "
-            + _advice(programs)
-        )
-
-
-def _enters(path: Path, programs: Programs) -> bool:
-    command = ["/bin/sh", "-c", 'cd -- "$1"', "sh", str(path)]
-    return subprocess.run(command, cwd="/", capture_output=True, check=False, **programs.identity()).returncode == 0
-
-
-def _advice(programs: Programs) -> str:
-    where = "/var/lib/tollgate" if programs.user_id is not None else "a directory of yours, such as ~/.local/state/tollgate"
-    return f"Name a directory that can be used with --data, for example {where}."
-
-
-def _take(home: Path) -> IO[bytes]:
-    """One owner at a time. The lock goes with its process, however that ends."""
-    lock = (home / "lock").open("wb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise UnusableDirectory(
-            f"The data directory {home} is in use by another process. Stop that one, or name another with --data."
-        ) from None
-    return lock
-
-
-def _own(directory: Path, programs: Programs) -> None:
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if programs.user_id is not None and programs.group_id is not None and directory.stat().st_uid == 0:
-        os.chown(directory, programs.user_id, programs.group_id)
-    if directory.stat().st_uid not in {os.geteuid(), programs.user_id}:
-        raise UnusableDirectory(f"{directory} belongs to another user. {_advice(programs)}")
-    directory.chmod(0o700)
-
-
-def _password(home: Path) -> str:
-    file = home / "password"
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(16), encoding="ascii")
-    return file.read_text(encoding="ascii")
-
-
-def _socket_directory(home: Path, programs: Programs) -> Path:
-    directory = home / "socket"
-    if len(str(directory)) > _LONGEST_SOCKET_DIRECTORY:
-        # TMPDIR may be as long as the name that is too long.
-        directory = Path(tempfile.mkdtemp(prefix="tg-", dir="/tmp"))
-    _own(directory, programs)
-    return directory
 
 
 # --- the server ---------------------------------------------------------------------------------------------------------------
@@ -293,7 +216,7 @@ def _initialize(home: Path, programs: Programs, *, durable: bool) -> None:
     """`initdb` into a fresh directory that is renamed when it is whole, so that a killed start leaves nothing half done."""
     cluster, fresh = home / "cluster", home / "cluster.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    _own(fresh, programs)
+    own(fresh, programs)
     # The builtin provider sorts the same on every system; before 17 there was none, and C is its nearest relative.
     locale = ["--locale-provider=builtin", "--locale=C.UTF-8"] if programs.major_version() >= 17 else ["--locale=C"]
     command: list[str | Path] = [programs.directory / "initdb", "-D", fresh, "-U", USER, "-E", "UTF8", *locale]
@@ -323,7 +246,7 @@ def _launch(home: Path, programs: Programs, options: dict[str, str]) -> subproce
     for name, value in options.items():
         command += ["-c", f"{name}={value}"]
     keyword: dict[str, Any] = {**programs.identity(), "preexec_fn": die_with_parent(signal.SIGINT), "start_new_session": True}
-    with (home / "postgres.log").open("ab") as log:
+    with private(home / "postgres.log") as log:
         return subprocess.Popen(command, env=_environment(), cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, **keyword)
 
 
