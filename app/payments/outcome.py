@@ -127,10 +127,13 @@ def _captured(moves: Moves, affected: Affected, amount: int) -> None:
     moved = record(moves, PAYMENT, payment, "captured", "captured", operation_id=operation.id)
     post(moves, affected, "captured", amount=amount, fee=payment.fee, hold=held)
     affected.intent.last_payment_error = None
+    if operation.type == "sale" and _unwanted(affected.intent):
+        # Nobody may ship goods for it: the intent never says that it has succeeded.
+        answer(operation, _intent_canceled(moves, affected) or moved)
+        open_refund(moves, payment, amount=amount, reason=_purpose(affected.intent))
+        return
     followed = _intent_follows(moves, affected, "succeeded", "succeeded")
     answer(operation, moved if operation.type == "capture" else followed or moved)
-    if operation.type == "sale" and _unwanted(affected.intent):
-        open_refund(moves, payment, amount=amount, reason=_purpose(affected.intent))
 
 
 def _voided(moves: Moves, affected: Affected) -> None:
@@ -205,8 +208,7 @@ def _intent_failed(moves: Moves, affected: Affected, failure: dict[str, Any]) ->
     intent.last_payment_error = failure
     intent.next_action = None
     if intent.cancel_requested:
-        intent.cancellation_reason = intent.cancel_requested
-        return record(moves, INTENT, intent, "canceled", "canceled", operation_id=affected.operation.id)
+        return _intent_canceled(moves, affected)
     if intent.attempt_count >= intent.max_attempts:
         return record(moves, INTENT, intent, "failed", "failed", operation_id=affected.operation.id)
     intent.payment_method = None
@@ -279,6 +281,15 @@ def _intent_follows(moves: Moves, affected: Affected, event: str, target: str) -
         return None  # it was canceled or has expired meanwhile: the payment's truth does not bring it back
     intent.next_action = None
     return record(moves, INTENT, intent, event, target, operation_id=affected.operation.id)
+
+
+def _intent_canceled(moves: Moves, affected: Affected) -> Event | None:
+    intent = affected.intent
+    if not INTENT.targets("canceled", intent.status):
+        return None
+    intent.cancellation_reason = _purpose(intent)
+    intent.next_action = None
+    return record(moves, INTENT, intent, "canceled", "canceled", operation_id=affected.operation.id)
 
 
 def _unwanted(intent: Intent) -> bool:

@@ -95,7 +95,7 @@ async def cancel(road: Road, asking: Asking, intent_id: Id, *, wait_seconds: flo
 
     An intent that comes back as `processing` is not canceled yet.
 
-    Raises NotFound, IllegalTransition, VersionConflict.
+    Raises NotFound, IllegalTransition, OperationInProgress, VersionConflict.
     """
     async with asking_transaction(road, asking) as connection:
         # Everybody locks the payment first; which one it is can only be read before, so it is compared afterwards.
@@ -134,6 +134,8 @@ def _cancel(moves: Moves, intent: Intent, payment: Payment | None) -> Id | None:
     if intent.status not in ("processing", "authorized") or payment is None:
         hint = " Refund the payment instead." if intent.status == "succeeded" else ""
         raise IllegalTransition(f"An intent that is {intent.status} cannot be canceled.{hint}")
+    if intent.status == "authorized":
+        require_no_open_operation(payment)
     intent.cancel_requested = BY_MERCHANT
     if payment.pending_operation is not None:
         record(moves, INTENT, intent, "cancel_requested", intent.status, operation_id=None)
