@@ -13,9 +13,22 @@ from app.core.clock import now, rfc3339
 from app.core.ids import typeid
 from app.infra.db import Connection, Pool, tenant
 from app.webhooks import actions, store
+from app.webhooks.fan_out import deliver_row
 from app.webhooks.model import ROTATION_OVERLAP
 from app.webhooks.signing import derive_secret, shown
-from tests.webhooks.builders import MERCHANT, SERVER_KEY, Deliveries, announce, asker, change, endpoint, event_row, log_of, waiting
+from tests.webhooks.builders import (
+    MERCHANT,
+    OTHER_MERCHANT,
+    SERVER_KEY,
+    Deliveries,
+    announce,
+    asker,
+    change,
+    endpoint,
+    event_row,
+    log_of,
+    waiting,
+)
 from tests.webhooks.receiver import Receiver, running
 
 
@@ -182,6 +195,8 @@ async def test_an_endpoint_that_asks_for_a_pause_gets_it_whole(
 ) -> None:
     """After 429 with Retry-After no other event goes there for that long, and waiting counts as no failure."""
     await endpoint(pool, f"{receiver.url}/hook")
+    await announce(writer)
+    await courier.run()
     receiver.answer_with(429, times=1, headers={"Retry-After": "60"})
     await announce(writer)
     await courier.run()
@@ -189,13 +204,13 @@ async def test_an_endpoint_that_asks_for_a_pause_gets_it_whole(
     await announce(writer, event_row(), event_row())
     await courier.run()
 
-    assert len(receiver.got()) == 1
+    assert len(receiver.got()) == 2
     cursor = await writer.execute("SELECT bool_and(due_at > now() + interval '50 seconds'), sum(failures) FROM outbox")
     assert await cursor.fetchone() == (True, 0)
     await writer.execute("UPDATE webhook_endpoint_health SET paused_until = now()")
     await writer.execute("UPDATE outbox SET due_at = now()")
     await courier.run()
-    assert len(receiver.got()) == 3
+    assert len(receiver.got()) == 4
 
 
 async def test_both_secrets_sign_during_a_rotation_and_one_after_it(
@@ -276,6 +291,18 @@ async def test_a_row_without_its_event_is_a_failure_with_a_reason(writer: Connec
     await courier.run()
 
     assert [type(error).__name__ for error in courier.errors] == ["EventGone"]
+
+
+async def test_another_merchant_s_event_is_never_sent(pool: Pool, writer: Connection, courier: Deliveries, receiver: Receiver) -> None:
+    """A row that pairs an event with a stranger's endpoint is a failure, whoever wrote it."""
+    ours = await endpoint(pool, f"{receiver.url}/hook")
+    theirs, live = await announce(writer, event_row(merchant_id=OTHER_MERCHANT), event_row(livemode=True))
+
+    await outbox.write(writer, [deliver_row(event_id=one.id, endpoint_id=ours.id, merchant_id=MERCHANT) for one in (theirs, live)])
+    await courier.run()
+
+    assert receiver.got() == []
+    assert [type(error).__name__ for error in courier.errors] == ["EventGone", "EventGone"]
 
 
 async def test_an_endpoint_that_comes_back_up_is_reached_again(pool: Pool, writer: Connection, courier: Deliveries) -> None:
