@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import accumulate, chain
 from typing import Any
 
 import msgspec
@@ -12,6 +11,8 @@ from app.core.ids import Id, new_id
 from app.ledger.rules import RULES, Direction, Event, entries_for
 
 Connection = AsyncConnection[Any]
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Posting(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +31,31 @@ class Posting(msgspec.Struct, frozen=True, kw_only=True):
     amount: int = 0
     fee: int = 0
     hold: int = 0
+
+
+class _TransactionRow(msgspec.Struct):
+    transaction_id: Id
+    merchant_id: Id
+    livemode: bool
+    type: str
+    reference_id: Id
+    payment_id: Id | None
+    reverses_type: str | None
+    status: str
+    first_entry_id: Id
+    created_at: datetime
+
+
+class _EntryRow(msgspec.Struct):
+    entry_id: Id
+    transaction_id: Id
+    merchant_id: Id
+    livemode: bool
+    account_id: str
+    direction: Direction
+    amount: int
+    currency: str
+    created_at: datetime
 
 
 class BookedEntry(msgspec.Struct, frozen=True):
@@ -55,33 +81,19 @@ class Wallet(msgspec.Struct, frozen=True):
     version: int
 
 
-# One statement, because the triggers want the entries in the statement of their transaction. `entry_of` counts from 1 and says
-# which posting an entry belongs to.
+# One statement, because the triggers want the entries in the statement of their transaction.
 POST = """
 WITH posted AS (
     INSERT INTO ledger_transactions
            (transaction_id, merchant_id, livemode, type, reference_id, payment_id, reverses_type, status, first_entry_id, created_at)
-    SELECT p.transaction_id, p.merchant_id, p.livemode, p.type, p.reference_id, p.payment_id, p.reverses_type,
-           CASE p.type WHEN 'auth' THEN 'pending' ELSE 'posted' END, p.first_entry_id, p.booked_at
-      FROM unnest(%(transaction_id)s::uuid[], %(merchant_id)s::uuid[], %(livemode)s::boolean[], %(type)s::text[],
-                  %(reference_id)s::uuid[], %(payment_id)s::uuid[], %(reverses_type)s::text[], %(first_entry_id)s::uuid[],
-                  %(booked_at)s::timestamptz[])
-           AS p (transaction_id, merchant_id, livemode, type, reference_id, payment_id, reverses_type, first_entry_id, booked_at)
-     ORDER BY p.reference_id, p.type
+    SELECT transaction_id, merchant_id, livemode, type, reference_id, payment_id, reverses_type, status, first_entry_id, created_at
+      FROM json_populate_recordset(NULL::ledger_transactions, %s::json)
+     ORDER BY reference_id, type
 )
 INSERT INTO ledger_entries
        (entry_id, transaction_id, merchant_id, livemode, account_id, direction, amount, currency, created_at)
-SELECT e.entry_id,
-       (%(transaction_id)s::uuid[])[e.entry_of],
-       (%(merchant_id)s::uuid[])[e.entry_of],
-       (%(livemode)s::boolean[])[e.entry_of],
-       e.account_id,
-       e.direction,
-       e.amount,
-       (%(currency)s::text[])[e.entry_of],
-       (%(booked_at)s::timestamptz[])[e.entry_of]
-  FROM unnest(%(entry_id)s::uuid[], %(entry_of)s::integer[], %(account_id)s::text[], %(direction)s::text[], %(amount)s::bigint[])
-       AS e (entry_id, entry_of, account_id, direction, amount)
+SELECT entry_id, transaction_id, merchant_id, livemode, account_id, direction, amount, currency, created_at
+  FROM json_populate_recordset(NULL::ledger_entries, %s::json)
 """
 
 ENTRIES_OF_PAYMENT = """
@@ -110,32 +122,44 @@ async def post(connection: Connection, postings: Sequence[Posting]) -> None:
     """
     if not postings:
         return
-    booked = [entries_for(one.event, amount=one.amount, fee=one.fee, hold=one.hold) for one in postings]
-    # Sorted, so that reading by id gives the order of the rules' legs: ids of one millisecond come in any order.
-    entry_ids = sorted(new_id() for entries in booked for _ in entries)
-    entry_of = [position for position, entries in enumerate(booked, start=1) for _ in entries]
-    first_of = [0, *accumulate(len(entries) for entries in booked[:-1])]
-    account_ids, directions, amounts = (list(column) for column in zip(*chain.from_iterable(booked), strict=True))
-    await connection.execute(
-        POST,
-        {
-            "transaction_id": [new_id() for _ in postings],
-            "merchant_id": [posting.merchant_id for posting in postings],
-            "livemode": [posting.livemode for posting in postings],
-            "type": [RULES[posting.event].type for posting in postings],
-            "reference_id": [posting.reference_id for posting in postings],
-            "payment_id": [posting.payment_id for posting in postings],
-            "reverses_type": [RULES[posting.event].reverses_type for posting in postings],
-            "first_entry_id": [entry_ids[first] for first in first_of],
-            "currency": [posting.currency for posting in postings],
-            "booked_at": [posting.booked_at for posting in postings],
-            "entry_id": entry_ids,
-            "entry_of": entry_of,
-            "account_id": account_ids,
-            "direction": directions,
-            "amount": amounts,
-        },
-    )
+    transactions: list[_TransactionRow] = []
+    entries: list[_EntryRow] = []
+    for posting in postings:
+        rule = RULES[posting.event]
+        transaction_id = new_id()
+        booked = entries_for(posting.event, amount=posting.amount, fee=posting.fee, hold=posting.hold)
+        # Sorted, so that reading by id gives the order of the rules' legs: ids of one millisecond come in any order.
+        entry_ids = sorted(new_id() for _ in booked)
+        made = [
+            _EntryRow(
+                entry_id=entry_id,
+                transaction_id=transaction_id,
+                merchant_id=posting.merchant_id,
+                livemode=posting.livemode,
+                account_id=entry.account_id,
+                direction=entry.direction,
+                amount=entry.amount,
+                currency=posting.currency,
+                created_at=posting.booked_at,
+            )
+            for entry_id, entry in zip(entry_ids, booked, strict=True)
+        ]
+        entries.extend(made)
+        transactions.append(
+            _TransactionRow(
+                transaction_id=transaction_id,
+                merchant_id=posting.merchant_id,
+                livemode=posting.livemode,
+                type=rule.type,
+                reference_id=posting.reference_id,
+                payment_id=posting.payment_id,
+                reverses_type=rule.reverses_type,
+                status="pending" if rule.type == "auth" else "posted",
+                first_entry_id=made[0].entry_id,
+                created_at=posting.booked_at,
+            )
+        )
+    await connection.execute(POST, (_encode(transactions).decode(), _encode(entries).decode()), prepare=True)
 
 
 async def entries_of_payment(connection: Connection, *, payment_id: Id, merchant_id: Id, livemode: bool) -> list[BookedEntry]:
