@@ -164,12 +164,13 @@ def demo(data: Path | None) -> int:
 @tollgate.command("crash-check", epilog=_example("tollgate crash-check --payments 500 --seed 7"))
 @click.option("--payments", type=click.IntRange(1), default=500, show_default=True)
 @click.option("--seed", type=int, help="Of the random choices; printed, so that a run can be repeated.")
+@click.option("--lease-seconds", type=click.IntRange(3, 600), help="Shorter ones make a shorter run. By default as in production.")
 @_DATA
-def crash_check(payments: int, seed: int | None, data: Path | None) -> int:
+def crash_check(payments: int, seed: int | None, lease_seconds: int | None, data: Path | None) -> int:
     """Kill processes again and again while payments are under way, then compare every book."""
     from app.crash_check import run
 
-    return run(payments=payments, seed=seed, data=data)
+    return run(payments=payments, seed=seed, data=data, lease_seconds=lease_seconds)
 
 
 # --- operators ----------------------------------------------------------------------------------------------------------------
