@@ -80,8 +80,10 @@ def answer_list(url: str, items: Iterable[object], *, has_more: bool) -> Answer:
     return Answer(200, _encode(_Listing(data=data, has_more=has_more, url=url)), [_JSON])
 
 
-def problem(error: DomainError, *, instance: str, request_id: str) -> Answer:
-    """RFC 9457. Members that do not apply are left out."""
+def problem(
+    error: DomainError, *, instance: str, request_id: str, replayed: bool = False, idempotency_expires_at: datetime | None = None
+) -> Answer:
+    """RFC 9457. Members that do not apply are left out. The last two are for a refusal that is stored under a key: a decline."""
     document: dict[str, Any] = {
         "type": f"/docs/errors#{error.code}",
         "title": error.title,
@@ -98,6 +100,10 @@ def problem(error: DomainError, *, instance: str, request_id: str) -> Answer:
         document["errors"] = [one._asdict() for one in error.errors]
     document.update(error.extra)
     headers = [_PROBLEM]
+    if replayed:
+        headers.append(_REPLAYED)
+    if idempotency_expires_at is not None:
+        headers.append((b"idempotency-expires", rfc3339(idempotency_expires_at).encode()))
     if error.retry_after_seconds is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_seconds))
     elif error.http_status == 503:

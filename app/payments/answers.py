@@ -1,5 +1,6 @@
 """Results of the road as HTTP answers: final, refused by the PSP, or still open."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from app.core.errors import AuthenticationFailed, DomainError, PaymentDeclined
 from app.core.ids import Id, typeid
 from app.http import Answer, Call, answer
+from app.http.answers import problem
 from app.payments import store
 from app.payments.asking import Asking, Shown, Waited, asking_transaction
 from app.payments.present import render
@@ -36,23 +38,42 @@ def answer_shown(call: Call[Any], shown: Shown, *, status: int = 200) -> Answer:
     return answer(status, shown.data, etag=shown.version, replayed=shown.replayed, idempotency_expires_at=expires_at)
 
 
-async def answer_waited(road: Road, call: Call[Any], waited: Waited, *, location: str, done_status: int = 200) -> Answer:
-    """200 (201) with the final state, 402 with the whole object, or 202 with the present state."""
+def as_it_is(data: bytes) -> bytes:
+    return data
+
+
+async def answer_waited(
+    road: Road,
+    call: Call[Any],
+    waited: Waited,
+    *,
+    location: str,
+    done_status: int = 200,
+    show: Callable[[bytes], bytes] = as_it_is,
+) -> Answer:
+    """200 (201) with the final state, 402 with the whole object, or 202 with the present state; `show` adds what no event keeps."""
     expires_at = waited.key.expires_at if call.idempotency_key is not None else None
     answered = waited.answered
     if answered is None:
         data, version = await _present(road, asking_of(call), waited)
-        return answer(202, data, etag=version, location=location, retry_after_seconds=LOOK_AGAIN_SECONDS)
+        return answer(202, show(data), etag=version, location=location, retry_after_seconds=LOOK_AGAIN_SECONDS)
+    data = show(answered.data.encode())
     if answered.status in ("declined", "failed"):
-        raise refused(answered)
-    return answer(done_status, answered.data.encode(), etag=answered.version, replayed=waited.replayed, idempotency_expires_at=expires_at)
+        return problem(
+            refused(answered, data),
+            instance=call.path,
+            request_id=call.request_id,
+            replayed=waited.replayed,
+            idempotency_expires_at=expires_at,
+        )
+    return answer(done_status, data, etag=answered.version, replayed=waited.replayed, idempotency_expires_at=expires_at)
 
 
-def refused(answered: Answered) -> DomainError:
+def refused(answered: Answered, data: bytes) -> DomainError:
     """402 with the object as the refusal left it; stored, and so the same when it is asked again."""
     told = answered.outcome or {}
     reason = told.get("reason") or "processing_error"
-    shown = msgspec.Raw(answered.data.encode())
+    shown = msgspec.Raw(data)
     failure = _failure(answered.data)
     kind = AuthenticationFailed if reason == "authentication_failed" else PaymentDeclined
     error = kind(told.get("message") or "", retryable=bool(failure.get("retryable")), decline_code=reason)

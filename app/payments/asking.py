@@ -15,6 +15,7 @@ from app.infra import idempotency
 from app.infra.db import Connection, tenant
 from app.infra.idempotency import KeyRow
 from app.payments import store
+from app.payments.keys import require_same
 from app.payments.model import Intent, Payment, Refund
 from app.payments.moves import Moves
 from app.payments.present import render
@@ -100,7 +101,7 @@ async def earlier_key(connection: Connection, asking: Asking, *, part: str = "")
         return None
     asked = asking.key(now(), part=part)
     stored = (await idempotency.find(connection, [asked])).get(asked.scope)
-    return None if stored is None else idempotency.require_same(stored, asked)
+    return None if stored is None else require_same(stored, asked)
 
 
 async def replayed(connection: Connection, key: KeyRow) -> Shown:

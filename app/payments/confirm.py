@@ -23,6 +23,7 @@ from app.infra import idempotency
 from app.infra.db import Connection
 from app.infra.idempotency import KeyRow
 from app.payments import store
+from app.payments.keys import require_same
 from app.payments.model import INTENT, PAYMENT, REQUIRES, Intent, Payment
 from app.payments.moves import Moves, browser_url, open_operation, record
 from app.payments.write import merged, write
@@ -48,11 +49,14 @@ class Confirm(msgspec.Struct):
 
 
 class Confirmed(msgspec.Struct):
-    """Exactly one of the two: a refusal that wrote nothing, or the operation to wait for (`replayed`: of an earlier request)."""
+    """Exactly one of the two: a refusal that wrote nothing, or the operation to wait for (`replayed`: of an earlier request, whose
+    `key` it is).
+    """
 
     refusal: DomainError | None = None
     operation_id: Id = ""
     replayed: bool = False
+    key: KeyRow | None = None
 
 
 Batch = Callable[[Connection, list[Confirm]], Awaitable[tuple[Sequence[Confirmed], frozenset[str]]]]
@@ -88,8 +92,8 @@ def _decide(registry: Registry, confirm: Confirm, intent: Intent | None, stored:
     """The answer, and what is to be written; a batch that is run again decides anew from the rows as they are then."""
     try:
         if stored is not None:
-            earlier = idempotency.require_same(stored, confirm.key).operation_id or ""
-            return Confirmed(operation_id=earlier, replayed=earlier != confirm.operation_id), None
+            earlier = require_same(stored, confirm.key).operation_id or ""
+            return Confirmed(operation_id=earlier, replayed=earlier != confirm.operation_id, key=stored), None
         if intent is None or intent.merchant_id != confirm.key.merchant_id or intent.livemode != confirm.key.livemode:
             raise NotFound
         _require_confirmable(intent, confirm)

@@ -91,13 +91,13 @@ async def confirm(
             answered = await road.waiters.wait(asked.operation_id, flag, seconds=wait_seconds)
             return Waited(asked.operation_id, answered, asked.key)
     answered = await road.waiters.join(confirmed.operation_id, seconds=wait_seconds)
-    return Waited(confirmed.operation_id, answered, asked.key, replayed=True)
+    return Waited(confirmed.operation_id, answered, confirmed.key or asked.key, replayed=True)
 
 
 async def update(road: Road, asking: Asking, intent_id: Id, changes: Mapping[str, Any]) -> Shown:
     """Metadata and description always, the rest before the confirmation.
 
-    Raises NotFound, IllegalTransition, IntentExpired, VersionConflict, InvalidValue (customer_id).
+    Raises NotFound, IllegalTransition, IntentExpired, VersionConflict, InvalidValue (customer_id), TestCardRequired.
     """
     async with asking_transaction(road, asking) as connection:
         intent = await locked_intent(connection, intent_id)
@@ -107,6 +107,8 @@ async def update(road: Road, asking: Asking, intent_id: Id, changes: Mapping[str
         require_version(intent, asking)
         if changes.get("customer_id") is not None:
             await _require_customer(connection, changes["customer_id"])
+        if changes.get("payment_method") is not None:
+            require_test_card(road.registry, changes["payment_method"], livemode=asking.livemode)
         _require_changeable(intent, changes)
         moves = begin(asking)
         for name, value in changes.items():

@@ -1,5 +1,6 @@
 """The routes of payment intents, for merchants and for the payer's browser."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -118,8 +119,10 @@ async def create_intent(call: Call[CreateIntent]) -> Answer:
         raise PaymentMethodRequired(param="payment_method")
     asking = asking_of(call)
     intent_id, shown = await intent_actions.create(road, asking, fields)
+    show = _secretly(road, intent_id)
     if not body.confirm:
-        return answer_shown(call, _with_secret(road, intent_id, shown), status=201)
+        shown.data = show(shown.data)
+        return answer_shown(call, shown, status=201)
     waited = await intent_actions.confirm(
         road,
         asking,
@@ -129,7 +132,7 @@ async def create_intent(call: Call[CreateIntent]) -> Answer:
         wait_seconds=call.wait_seconds,
         part="#confirm",
     )
-    return await answer_waited(road, call, waited, location=_location(intent_id), done_status=201)
+    return await answer_waited(road, call, waited, location=_location(intent_id), done_status=201, show=show)
 
 
 async def show_intent(call: Call[None]) -> Answer:
@@ -182,11 +185,10 @@ async def cancel_intent(call: Call[Body]) -> Answer:
     return await answer_waited(road, call, result, location=_location(intent_id))
 
 
-def _with_secret(road: Road, intent_id: str, shown: Shown) -> Shown:
+def _secretly(road: Road, intent_id: str) -> Callable[[bytes], bytes]:
     """The creation's answer, first or repeated, is where a merchant's server gets the secret for the browser."""
-    secret = client_secret(road.settings.server_key, intent_id)
-    shown.data = shown.data[:-1] + b',"client_secret":"' + secret.encode() + b'"}'
-    return shown
+    secret = client_secret(road.settings.server_key, intent_id).encode()
+    return lambda data: data[:-1] + b',"client_secret":"' + secret + b'"}'
 
 
 def _location(intent_id: str) -> str:

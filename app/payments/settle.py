@@ -50,7 +50,7 @@ async def settle_batch(connection: Connection, settlements: list[Settlement]) ->
     async with connection.pipeline():
         await connection.execute("BEGIN")
         held_cursor = await outbox.send_hold(connection, [one.row for one in settlements])
-        locked = await _lock(connection, settlements)
+        locked = await lock_rows(connection, settlements)
         held = await outbox.read_ids(held_cursor)
         answers, decided = _decide(settlements, held, locked)
         done = [one.row for one, answer in zip(settlements, answers, strict=True) if answer.held and answer.error is None]
@@ -62,14 +62,14 @@ async def settle_batch(connection: Connection, settlements: list[Settlement]) ->
     return answers, queues
 
 
-class _Locked(msgspec.Struct):
+class Locked(msgspec.Struct):
     operations: dict[Id, Operation]
     payments: dict[Id, Payment]
     intents: dict[Id, Intent]
     refunds: dict[Id, Refund]
 
 
-async def _lock(connection: Connection, settlements: Sequence[Settlement]) -> _Locked:
+async def lock_rows(connection: Connection, settlements: Sequence[Settlement]) -> Locked:
     """Payments before intents before refunds, each by id: the order in which everybody locks."""
     tasks = [one.task for one in settlements]
     payments = await connection.execute(store.LOCK_PAYMENTS, ([task.payment_id for task in tasks],))
@@ -77,7 +77,7 @@ async def _lock(connection: Connection, settlements: Sequence[Settlement]) -> _L
     operations = await connection.execute(store.READ_OPERATIONS, ([task.operation_id for task in tasks],))
     refund_ids = [task.refund_id for task in tasks if task.refund_id is not None]
     refunds = await connection.execute(store.LOCK_REFUNDS, (refund_ids,)) if refund_ids else None
-    return _Locked(
+    return Locked(
         operations=store.by_id(await operations.fetchall(), Operation),
         payments=store.by_id(await payments.fetchall(), Payment),
         intents=store.by_id(await intents.fetchall(), Intent),
@@ -85,7 +85,7 @@ async def _lock(connection: Connection, settlements: Sequence[Settlement]) -> _L
     )
 
 
-def _decide(settlements: Sequence[Settlement], held: set[int], locked: _Locked) -> tuple[list[Settled], list[Moves]]:
+def _decide(settlements: Sequence[Settlement], held: set[int], locked: Locked) -> tuple[list[Settled], list[Moves]]:
     answers: list[Settled] = []
     decided: list[Moves] = []
     for one in settlements:
@@ -104,7 +104,7 @@ def _decide(settlements: Sequence[Settlement], held: set[int], locked: _Locked) 
     return answers, decided
 
 
-def _affected(one: Settlement, locked: _Locked) -> Affected:
+def _affected(one: Settlement, locked: Locked) -> Affected:
     task = one.task
     operation = locked.operations.get(task.operation_id)
     payment = locked.payments.get(task.payment_id)
