@@ -93,6 +93,22 @@ def test_a_temporary_server_leaves_nothing_behind() -> None:
     assert not server.directory.exists()
 
 
+def test_what_a_killed_owner_left_is_swept_away(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next temporary server removes directories whose lock is free, and none that is in use or was made just now."""
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with embedded_postgres.running(durable=False) as in_use:
+        left, young = place / "tollgate-once-left", place / "tollgate-once-young"
+        for directory in (left, young):
+            (directory / "cluster").mkdir(parents=True)
+            (directory / "lock").touch()
+        for lock in (left / "lock", in_use.directory / "lock"):
+            os.utime(lock, (time.time() - 3600, time.time() - 3600))
+
+        with embedded_postgres.running(durable=False):
+            assert sorted(path.exists() for path in (left, young, in_use.directory)) == [False, True, True]
+            assert not left.exists()
+
+
 def test_the_server_is_out_of_reach_of_ctrl_c() -> None:
     """It has a session of its own, so that the terminal's interrupt reaches its owner alone."""
     with embedded_postgres.running(durable=False) as server:

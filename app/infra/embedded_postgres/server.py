@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import quote
@@ -22,7 +22,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from app.infra.children import die_with_parent
-from app.infra.embedded_postgres.binaries import EmbeddedPostgresError, Programs, find_programs
+from app.infra.embedded_postgres.binaries import EmbeddedPostgresError, Programs, UnusableDirectory, find_programs
 from app.infra.embedded_postgres.directory import make_reachable, make_socket_directory, own, private, read_password, take
 
 DATABASE = "tollgate"
@@ -31,6 +31,7 @@ MAX_CONNECTIONS = 200
 START_SECONDS = 60
 STOP_SECONDS = 20
 _PORT = 5432
+_TEMPORARY = "tollgate-once-"
 
 _SETTINGS = {
     "max_connections": str(MAX_CONNECTIONS),
@@ -112,10 +113,23 @@ def start(directory: Path | None = None, *, durable: bool = True, tcp: bool = Fa
 
 
 def _temporary() -> Path:
-    made = Path(tempfile.mkdtemp(prefix="tollgate-"))
+    made = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     # The server's user passes through it to what is its own.
     made.chmod(0o711)
+    _sweep(made.parent)
     return made
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the temporary directories whose owners were killed: their locks are free."""
+    for left in parent.glob(f"{_TEMPORARY}*"):
+        with suppress(OSError, UnusableDirectory):
+            status = (left / "lock").stat()
+            # A lock that was made just now may be about to be taken.
+            if status.st_uid == os.geteuid() and time.time() - status.st_mtime > START_SECONDS:
+                with take(left):
+                    _stop_what_was_left(left / "cluster")
+                    shutil.rmtree(left)
 
 
 def _start_locked(home: Path, programs: Programs, *, durable: bool, port: int | None) -> Server:
