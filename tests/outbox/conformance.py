@@ -7,6 +7,8 @@ import asyncio
 import signal
 import time
 
+import pytest
+
 import outbox
 from outbox import dead_letters
 from tests.outbox.engines import PATIENT, QUICK, Ground, new_row, until
@@ -136,7 +138,7 @@ class Slots:
         """A process never has more rows in flight than its queue has slots."""
         ground.start_worker(slots=5, lane_limit=5, batch=100)
 
-        await ground.write(*(new_row("slow", "0.05") for _ in range(40)))
+        await ground.write(*(new_row("slow", "0.05", lane=f"lane {number}") for number in range(40)))
         await ground.until_empty()
 
         assert max(seen["running"] for _, _, _, seen in await ground.effects("started")) == 5
@@ -254,6 +256,7 @@ class Failing:
         record = await (await ground.connection.execute("SELECT last_error FROM outbox")).fetchone()
         assert record == ("this worker has no actor 'of tomorrow'",)
 
+    @pytest.mark.slow
     async def test_a_row_that_kills_its_workers_is_found_alone(self, ground: Ground) -> None:
         """A row that kills every worker becomes a dead letter only after it crashed alone; the rows beside it are all done."""
         (killer,) = await ground.write(new_row("killer"))
@@ -266,13 +269,18 @@ class Failing:
             assert time.monotonic() < end
             if worker.poll() is not None:
                 worker = ground.start_worker(times=times)
-            await asyncio.sleep(0.02)
+            if not await dead_letters.list_(ground.connection):
+                # Somebody is always about to run beside it.
+                others += await ground.write(new_row("slow", "0.2"))
+            await asyncio.sleep(0.1)
 
         (letter,) = await dead_letters.list_(ground.connection)
-        assert (letter.outbox_id, letter.attempts, letter.failures) == (killer, 7, 1)
+        assert (letter.outbox_id, letter.failures) == (killer, 1)
         assert letter.last_error == "its claim vanished 6 times, 3 times while it ran alone"
-        assert [seen["running"] for _, _, _, seen in await ground.effects("killing")][3:] == [1, 1, 1]
-        assert sorted(await ground.done()) == others
+        killings = [(seen["vanished"], seen["running"]) for _, _, _, seen in await ground.effects("killing")]
+        assert [vanished for vanished, _ in killings] == [0, 1, 2, 3, 4, 5]
+        assert [running for _, running in killings[3:]] == [1, 1, 1]
+        assert sorted(await ground.done()) == sorted(others)
 
 
 class Ending:
@@ -319,10 +327,11 @@ class Ending:
         assert sorted(row.id for row in again) == ids
         assert all(row.first_attempt and not row.maybe_sent for row in again)
 
-    async def test_the_drain_has_an_end(self, ground: Ground) -> None:
-        """A handler that cannot be cancelled does not hold up the end; its row counts as maybe sent."""
+    @pytest.mark.parametrize("actor", ["stubborn", "blocking"])
+    async def test_the_drain_has_an_end(self, ground: Ground, actor: str) -> None:
+        """A handler that swallows its cancellation, or blocks the loop, does not hold up the end; its row counts as maybe sent."""
         worker = ground.start_worker(times=QUICK)
-        await ground.write(new_row("stubborn"))
+        await ground.write(new_row(actor, "30"))
         await ground.until_effects("started", count=1)
         began = time.monotonic()
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import psycopg
 
-import outbox
+import outbox.engine
+import outbox.model
 from outbox import Actor, Bury, Claimed, LeaseLost, Postpone
 
 EFFECTS = """
@@ -54,7 +55,13 @@ class Program:
                 raise LeaseLost
 
     def _seen(self, row: Claimed, what: str) -> tuple[int, str, str, str]:
-        seen = {"attempt": row.attempt, "failures": row.failures, "maybe_sent": row.maybe_sent, "first": row.first_attempt}
+        seen = {
+            "attempt": row.attempt,
+            "failures": row.failures,
+            "maybe_sent": row.maybe_sent,
+            "first": row.first_attempt,
+            "vanished": row.vanished,
+        }
         return row.id, what, row.lane, json.dumps({**seen, "running": self.running, "pid": os.getpid()})
 
     async def record(self, row: Claimed) -> None:
@@ -131,6 +138,7 @@ def main(order: dict[str, Any]) -> int:
     # Short waits between failures: the suite waits for them.
     outbox.model.BACKOFF_BASE_SECONDS = 0.02
     outbox.model.BACKOFF_CAP_SECONDS = 0.1
+    outbox.engine.SUSPECT_SECONDS = 0.1
 
     @asynccontextmanager
     async def open_actors(_waker: outbox.Waker) -> AsyncIterator[Sequence[Actor]]:

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import psycopg
+
 import outbox
 from outbox import Actor, Claimed, Queue, Times
 from outbox.engine import Engine
+from outbox.intake import POLL_JITTER, POLL_SECONDS
 from tests.outbox.engines import Ground, new_row
 
 
@@ -68,3 +71,22 @@ async def test_a_row_past_its_deadline_does_not_start(ground: Ground) -> None:
     (again,) = await outbox.claim(ground.connection, "q", limit=10, lease_seconds=60)
     assert ran == []
     assert again.first_attempt
+
+
+async def test_a_wake_up_during_a_claim_is_not_lost(ground: Ground, any_database: str) -> None:
+    """A row committed while a claim is under way that no longer sees it is claimed at once, and not after the next poll."""
+    async with engine_over(ground, []) as engine, await psycopg.AsyncConnection.connect(any_database) as other:
+        intake = engine.intakes["q"]
+        # Lets the listener connect, which wakes everybody once.
+        assert await intake.next_batch(0.2) == []
+        await outbox.write(other, [new_row("record")])
+        batch = asyncio.create_task(intake.next_batch(5.0))
+        while not intake.claiming:  # noqa: ASYNC110 - the very moment, which nobody announces
+            await asyncio.sleep(0)
+        began = time.monotonic()
+
+        intake.wake()
+        await other.commit()
+
+        assert len(await batch) == 1
+        assert time.monotonic() - began < POLL_SECONDS * (1 - POLL_JITTER) / 2
