@@ -12,7 +12,7 @@ import aiohttp
 from app.supervisor import Child, Supervisor
 
 # Every worker, one of the web processes (somebody has to be there to be asked), now and then the clock.
-_WEIGHTS = {"worker": 4, "web": 3, "clock": 1}
+_WEIGHTS = {"worker": 3, "web": 3, "clock": 1}
 _SPARED = frozenset({"web-2"})
 # A victim that still starts is waited for, but not every time: dying while starting must do no harm either.
 _KILLED_WHILE_STARTING = 0.15
@@ -40,10 +40,11 @@ _STRUCK = ("sale", "sale", "sale", "authorize", "capture", "refund", "void")
 class Nemesis:
     """`kills` counts by the process's name."""
 
-    def __init__(self, supervisor: Supervisor, *, seed: int) -> None:
+    def __init__(self, supervisor: Supervisor, *, seed: int, show: Callable[[str], None]) -> None:
         self.kills: Counter[str] = Counter()
         self.faults = 0
         self.last_kill_at = 0.0
+        self._show = show
         self._victims = [child for child in supervisor.children if child.spec.kind in _WEIGHTS and child.spec.name not in _SPARED]
         self._chance = random.Random(f"nemesis {seed}")  # noqa: S311 - repeatable, guards nothing
         self._fault_chance = random.Random(f"faults {seed}")  # noqa: S311 - as above
@@ -66,9 +67,10 @@ class Nemesis:
             answer.raise_for_status()
 
     def _next(self) -> Child:
-        """Those that have died least are more likely, by far, so that the weights hold in short runs too."""
-        weights = [_WEIGHTS[child.spec.kind] / (1 + self.kills[child.spec.name]) ** 2 for child in self._victims]
-        return self._chance.choices(self._victims, weights=weights)[0]
+        """One that is up, if any is; those that have died least are more likely, so that the weights hold in short runs too."""
+        likely = [child for child in self._victims if child.ready] or self._victims
+        weights = [_WEIGHTS[child.spec.kind] / (1 + self.kills[child.spec.name]) for child in likely]
+        return self._chance.choices(likely, weights=weights)[0]
 
     async def _kill(self, child: Child) -> None:
         looks = 0 if self._chance.random() < _KILLED_WHILE_STARTING else round(_PATIENCE_SECONDS / _LOOK_SECONDS)
@@ -83,3 +85,4 @@ class Nemesis:
             process.kill()
             self.kills[child.spec.name] += 1
             self.last_kill_at = time.monotonic()
+            self._show(f"killed {child.spec.name}, process {process.pid}")

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 
@@ -28,11 +29,16 @@ def run(*, payments: int, seed: int | None, data: Path | None, lease_seconds: in
     chosen = secrets.randbelow(1_000_000) if seed is None else seed
     home = Path(tempfile.mkdtemp(prefix="tollgate-crash-check-")) if data is None else data.absolute()
     times = times_for(lease_seconds)
-    click.echo(f"crash-check: seed {chosen}, lease {times.lease} s; logs and journals in {home}", err=True)
+    begun_at = time.monotonic()
+
+    def show(line: str) -> None:
+        click.echo(f"{time.monotonic() - begun_at:6.1f} s  {line}", err=True)
+
+    show(f"seed {chosen}, lease {times.lease} s; logs and journals in {home}")
     ending = Ending()
     try:
         with prepared(home, times, embedded_at=data) as installation, running(installation):
-            beside = _Beside(hold(installation, journeys(payments, chosen), seed=chosen, times=times))
+            beside = _Beside(hold(installation, journeys(payments, chosen), seed=chosen, times=times, show=show))
             beside.start()
             installation.supervisor.watch(stop=lambda: ending() or not beside.is_alive(), each_tick=lambda: None)
             if beside.is_alive():

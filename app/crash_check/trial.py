@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -30,14 +30,15 @@ class Trial(NamedTuple):
     timelines: dict[str, list[dict[str, Any]]]
 
 
-async def hold(installation: Installation, planned: Sequence[Journey], *, seed: int, times: Times) -> Trial:
+async def hold(installation: Installation, planned: Sequence[Journey], *, seed: int, times: Times, show: Callable[[str], None]) -> Trial:
+    """`show` is told of every kill."""
     headers = {"Authorization": f"Bearer {installation.secret_key}"}
     connector = aiohttp.TCPConnector(limit=0)
     with installation.answers.open("a", encoding="utf-8") as journal:
         async with aiohttp.ClientSession(connector=connector, headers=headers) as session, aiohttp.ClientSession() as control:
             secret = await _subscribe(session, installation)
             clients = Clients(session, installation.url, run=f"check-{seed}", journal=journal)
-            nemesis = Nemesis(installation.supervisor, seed=seed)
+            nemesis = Nemesis(installation.supervisor, seed=seed, show=show)
             begun_at = time.monotonic()
             left = await _pay_and_kill(installation, clients, nemesis, control, planned)
             healed_at = time.monotonic()
