@@ -17,8 +17,14 @@ BEGIN
                     RAISE WARNING 'role % cannot be created here: row-level security is absent', wanted;
             END;
         END IF;
-        IF EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) AND NOT pg_has_role(current_user, wanted, 'MEMBER') THEN
-            EXECUTE format('GRANT %I TO %I', wanted, current_user);
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
+            BEGIN
+                -- Also where we are a member already: from 16 on, whoever creates a role may administer it and not SET ROLE to it.
+                EXECUTE format('GRANT %I TO %I', wanted, current_user);
+            EXCEPTION
+                WHEN insufficient_privilege THEN
+                    RAISE WARNING 'role % exists and cannot be taken by %: row-level security is absent', wanted, current_user;
+            END;
         END IF;
     END LOOP;
 END $$;

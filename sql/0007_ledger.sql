@@ -49,8 +49,9 @@ CREATE TABLE ledger_entries (
     currency       text NOT NULL CONSTRAINT ledger_entry_currency_is_iso_4217 CHECK (currency ~ '^[A-Z]{3}$'),
     created_at     timestamptz NOT NULL
 ) PARTITION BY RANGE (entry_id);
-CREATE INDEX ledger_entries_transaction ON ledger_entries (transaction_id);
 CREATE INDEX ledger_entries_account ON ledger_entries (merchant_id, account_id);
+-- The last one: among indexes that look alike, as in a partition that is still empty, the planner takes the youngest.
+CREATE INDEX ledger_entries_transaction ON ledger_entries (transaction_id);
 CALL tollgate_make_partitions('ledger_entries', 3);
 
 -- What a merchant is owed. Captured facts may drive a balance below zero; only payouts are limited by it.

@@ -43,7 +43,7 @@ def new_id() -> Id:
 
 def first_id_at(moment: datetime) -> Id:
     """The lower bound of all ids made at or after `moment`; not an id itself."""
-    return f"{(moment - _EPOCH) // timedelta(milliseconds=1):012x}{'0' * 20}"
+    return f"{max(0, (moment - _EPOCH) // timedelta(milliseconds=1)):012x}{'0' * 20}"
 
 
 def typeid(prefix: str, id_: Id) -> str:

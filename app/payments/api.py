@@ -17,6 +17,8 @@ async def lifespan(resources: Resources) -> AsyncIterator[None]:
     try:
         async with open_road(resources.settings, pool=resources.pool, registry=registry) as road:
             resources.add(road)
+            # Other capabilities wake workers over the same connection.
+            resources.add(road.waker)
             resources.on_drain.append(road.waiters.drain)
             yield
     finally:

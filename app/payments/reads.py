@@ -17,6 +17,7 @@ from app.ledger.store import entries_of_payment
 from app.payments import store
 from app.payments.model import Intent, Operation, Payment, Refund
 from app.payments.present import PaymentIntentView, PaymentView, RefundView, intent_view, render
+from app.webhooks import deliveries
 
 PaymentIntentList = list_of(PaymentIntentView)
 PaymentList = list_of(PaymentView)
@@ -32,13 +33,6 @@ SELECT id, object_type, object_id, sequence, event, from_status, to_status, acto
   FROM events
  WHERE object_id = ANY(%s::uuid[])
  ORDER BY occurred_at, id"""
-
-DELIVERIES_OF_EVENTS = """
-SELECT id, event_id, endpoint_id, status, attempts, last_status_code, latency_ms, created_at
-  FROM webhook_deliveries
- WHERE event_id = ANY(%s::uuid[])
- ORDER BY created_at, id"""
-
 
 Row = TypeVar("Row")
 
@@ -189,23 +183,22 @@ async def _ledger_entries(connection: Connection, caller: Caller, payment_id: Id
 
 
 async def _webhook_entries(connection: Connection, event_ids: list[Id]) -> list[TimelineEntry]:
-    rows = await (await connection.execute(DELIVERIES_OF_EVENTS, (event_ids,))).fetchall()
     return [
         TimelineEntry(
-            at=rfc3339(row[7]),
+            at=rfc3339(one.created_at),
             kind="webhook",
-            what=f"webhook {row[3]}",
+            what=f"webhook {one.status}",
             actor=None,
-            object_id=typeid("whd", row[0]),
+            object_id=typeid("whd", one.id),
             detail={
-                "event_id": typeid("evt", row[1]),
-                "endpoint_id": typeid("we", row[2]),
-                "attempts": row[4],
-                "status_code": row[5],
-                "latency_ms": row[6],
+                "event_id": typeid("evt", one.event_id),
+                "endpoint_id": typeid("we", one.endpoint_id),
+                "attempts": one.attempts,
+                "status_code": one.last_status_code,
+                "latency_ms": one.latency_ms,
             },
         )
-        for row in rows
+        for one in await deliveries.of_events(connection, event_ids)
     ]
 
 
