@@ -10,17 +10,27 @@ import psycopg
 from litestar import Litestar
 from litestar.datastructures import State
 
-from app.http import errors_page, health, openapi
+from app.http import errors_page, health, observing, openapi
 from app.http.fallback import refuse
 from app.http.resources import Resources
 from app.http.routes import Route, mend_path_parameters, mount
 from app.http.server import listening_socket, serve
 from app.identity.keyring import FLUSH_SECONDS, KeyRing
 from app.infra.db import connect, open_pool
+from app.infra.telemetry import gauges, process, spans
+from app.infra.telemetry.catalog import REQUESTS
+from app.infra.telemetry.exposition import Exposition
+from app.infra.telemetry.totals import counted
 from app.operators import api as operators
 from app.payments import api as payments
+from app.payments import gauges as payments_gauges
+from app.payments.moves import PSP_QUEUE
+from app.payments.road import Road
+from app.providers import observed
 from app.settings import Settings
 from app.webhooks import api as webhooks
+from app.webhooks import gauges as webhooks_gauges
+from app.webhooks.fan_out import QUEUE as WEBHOOKS
 from sql.migrate import SchemaMismatch, check_current
 
 log = logging.getLogger(__name__)
@@ -29,6 +39,10 @@ log = logging.getLogger(__name__)
 APP_CONNECTIONS = 8
 WRITER_CONNECTIONS = 2
 OPS_CONNECTIONS = 2
+
+# What there should be, so that what is missing shows as 0.
+QUEUES = (PSP_QUEUE, WEBHOOKS)
+PROCESSES = ("web", "worker", "clock")
 
 Lifespan = Callable[[Resources], AbstractAsyncContextManager[None]]
 
@@ -39,11 +53,16 @@ LIFESPANS: tuple[Lifespan, ...] = (payments.lifespan,)
 def create_app(settings: Settings, *, routes: Sequence[Route] = ROUTES, lifespans: Sequence[Lifespan] = LIFESPANS) -> Litestar:
     """The ASGI application; its `state.resources` is filled while it runs."""
     resources = Resources(settings)
+    resources.on_answer += observing.OBSERVERS
+    if spans.exporter is not None:
+        resources.on_answer.append(observing.spans_of(routes))
 
     @asynccontextmanager
     async def live(_app: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await _open(stack, resources, lifespans)
+            resources.add(_figures(resources, routes))
+            await stack.enter_async_context(counted(resources.writer_pool, "web"))
             yield
 
     app = Litestar(
@@ -60,14 +79,15 @@ def create_app(settings: Settings, *, routes: Sequence[Route] = ROUTES, lifespan
 
 def run_web(settings: Settings) -> int:
     """Serve until told to end; the exit code. Refuses to start on a schema that is older or newer than this code."""
-    try:
-        asyncio.run(_require_current_schema(settings))
-        listener = listening_socket(settings.host, settings.port)
-    except (SchemaMismatch, psycopg.OperationalError, OSError) as error:
-        print(f"tollgate web: {error}", file=sys.stderr)
-        return 1
-    app = create_app(settings)
-    return serve(app, app.state.resources, listener)
+    with process.observing(settings, "web"):
+        try:
+            asyncio.run(_require_current_schema(settings))
+            listener = listening_socket(settings.host, settings.port)
+        except (SchemaMismatch, psycopg.OperationalError, OSError) as error:
+            print(f"tollgate web: {error}", file=sys.stderr)
+            return 1
+        app = create_app(settings)
+        return serve(app, app.state.resources, listener)
 
 
 async def _require_current_schema(settings: Settings) -> None:
@@ -85,6 +105,17 @@ async def _open(stack: AsyncExitStack, resources: Resources, lifespans: Sequence
     await stack.enter_async_context(_noting_uses(resources.keys))
     for lifespan in lifespans:
         await stack.enter_async_context(lifespan(resources))
+
+
+def _figures(resources: Resources, routes: Sequence[Route]) -> Exposition:
+    road = resources.find(Road)
+    providers = () if road is None else tuple(road.registry.adapters)
+    return Exposition(
+        resources.ops_pool,
+        gauges=(*gauges.of_outbox(QUEUES), *payments_gauges.GAUGES, *webhooks_gauges.GAUGES),
+        kinds=PROCESSES,
+        zeros={REQUESTS.name: observing.possible_failures(routes), **observed.zeros(providers)},
+    )
 
 
 @asynccontextmanager

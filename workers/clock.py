@@ -15,6 +15,8 @@ import uvloop
 
 from app.core.clock import now
 from app.infra.db import Pool, open_pool, transaction
+from app.infra.telemetry.process import observing
+from app.infra.telemetry.totals import counted
 from app.payments import due
 from app.payments.moves import PSP_QUEUE
 from app.settings import Settings
@@ -101,7 +103,8 @@ async def run_once(pool: Pool, waker: Waker, name: str, *, moment: datetime) -> 
 
 def run(settings: Settings) -> int:
     """Tick until SIGTERM or SIGINT; the exit status."""
-    uvloop.run(_run(settings))
+    with observing(settings, "clock"):
+        uvloop.run(_run(settings))
     return 0
 
 
@@ -110,7 +113,11 @@ async def _run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    async with open_pool(settings.database_url, role="tollgate_writer", size=2) as pool, Waker(settings.direct_database_url) as waker:
+    async with (
+        open_pool(settings.database_url, role="tollgate_writer", size=2) as pool,
+        counted(pool, "clock"),
+        Waker(settings.direct_database_url) as waker,
+    ):
         sys.stdout.write(json.dumps({"ready": True}) + "\n")
         sys.stdout.flush()
         async with asyncio.TaskGroup() as group:

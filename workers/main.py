@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import outbox
+from app.infra.db import open_pool
+from app.infra.telemetry.process import observing
+from app.infra.telemetry.totals import counted
 from app.settings import Settings
-from outbox.engine import Times
+from outbox.engine import OpenActors, Times
 from outbox.intake import Queue
 from outbox.wake import Waker
 from outbox.worker import run_worker
 from workers import psp, webhooks
+from workers.observing import observed
 
 # Which queue needs what; a family of queues is a process type of the Procfile.
 QUEUES: dict[str, Queue] = {queue.name: queue for queue in (psp.INTAKE, webhooks.INTAKE)}
@@ -39,11 +43,18 @@ def run(settings: Settings, queues: Sequence[str] = ()) -> int:
                         )
                     )
                 )
-            yield actors
+            pool = await stack.enter_async_context(open_pool(settings.database_url, role="tollgate_writer", size=1))
+            await stack.enter_async_context(counted(pool, "worker"))
+            yield observed(actors)
 
+    with observing(settings, "worker"):
+        return _run(settings, wanted, open_actors)
+
+
+def _run(settings: Settings, queues: Sequence[Queue], open_actors: OpenActors) -> int:
     return run_worker(
         settings.database_url,
-        wanted,
+        queues,
         open_actors,
         times=Times(
             lease_seconds=settings.lease_seconds,

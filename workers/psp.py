@@ -19,6 +19,7 @@ from app.payments.settle import OperationMissing, Settled, Settlement, settle_ba
 from app.providers.base import Adapter, Declined, NotFound, Outcome, Unavailable, Unknown
 from app.providers.codes import reason_of
 from app.providers.configured import configured
+from app.providers.observed import observed
 from app.providers.registry import Registry, UnknownProvider
 from app.settings import Settings
 from outbox.intake import Queue
@@ -157,7 +158,7 @@ async def open_actors(settings: Settings, waker: Waker) -> AsyncIterator[Sequenc
     lane: Lane[Settlement, Settled] = Lane(
         "settle", partial(connect, settings.database_url, role="tollgate_writer", lane=True), batch, keys=touched
     )
-    registry = configured(settings)
+    registry = observed(configured(settings))
     try:
         async with open_pool(settings.database_url, role="tollgate_writer", size=2) as pool:
             await lane.start()

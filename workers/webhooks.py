@@ -14,6 +14,10 @@ from app.core.clock import now, rfc3339
 from app.core.ids import Id, typeid
 from app.infra.db import Pool, connect, open_pool
 from app.infra.group_commit import Lane
+from app.infra.logs import say
+from app.infra.telemetry import tally
+from app.infra.telemetry.catalog import WEBHOOK_ATTEMPTS, WEBHOOK_LAG
+from app.infra.telemetry.spans import client_span, outgoing
 from app.webhooks.addresses import take_apart
 from app.webhooks.deliveries import Record, Task, read_tasks
 from app.webhooks.fan_out import DELIVER, QUEUE, RECOVER
@@ -100,7 +104,15 @@ class Courier:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signature(secrets, message_id=message_id, timestamp=timestamp, body=body),
         }
-        return await self._sender.send(take_apart(task.destination.url), body=body, headers=headers)
+        with client_span("WebhookPost", {"event_id": message_id}) as span:
+            traceparent = outgoing()
+            if traceparent is not None:
+                headers["traceparent"] = traceparent
+            answer = await self._sender.send(take_apart(task.destination.url), body=body, headers=headers)
+            span.add(**{"http.response.status_code": answer.status})
+            if answer.status is None or not 200 <= answer.status < 300:
+                span.failed = answer.error or f"the endpoint answered {answer.status}"
+        return answer
 
     async def _write_down(
         self, row: outbox.Claimed, order: Order, task: Task, answer: Answer | None, verdict: Verdict, *, at: datetime
@@ -126,6 +138,22 @@ class Courier:
         )
         if not written:
             raise outbox.LeaseLost
+        _count(task, order, answer, verdict, at=at)
+
+
+def _count(task: Task, order: Order, answer: Answer | None, verdict: Verdict, *, at: datetime) -> None:
+    tally.add(WEBHOOK_ATTEMPTS, (verdict.status,))
+    if verdict.status == "delivered":
+        tally.observe(WEBHOOK_LAG, ("false" if order.retry else "true",), (at - task.event.occurred_at).total_seconds())
+        return
+    payment_id = task.event.payment_id
+    fields = {
+        "payment_id": None if payment_id is None else typeid("pay", payment_id),
+        "outcome": verdict.status,
+        "status": None if answer is None else answer.status,
+        "error": _said(answer, verdict),
+    }
+    say("info", "webhook_not_delivered", "workers.webhooks", fields)
 
 
 def _said(answer: Answer | None, verdict: Verdict) -> str | None:

@@ -20,6 +20,8 @@ from app.http.lists import NOTHING, read_page
 from app.http.resources import Resources
 from app.identity.model import NOBODY, Caller
 from app.identity.tokens import token_of
+from app.infra.logs import about
+from app.infra.telemetry import spans
 
 if TYPE_CHECKING:
     from app.http.routes import Route
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # Sorted keys, so that two spellings of one body have one fingerprint.
 _canonical = msgspec.json.Encoder(order="deterministic").encode
+_NO_IDS: dict[str, str] = {}
 
 
 class Disconnected(Exception):
@@ -51,9 +54,12 @@ class Exchange:
         call: Call[Any] = Call()
         route = self.routes.get(scope["method"])
         call.headers, call.request_id, call.api_version, call.path, call.preference_applied = {}, "", "", scope["path"], None
+        call.traceparent, call.caller, call.idempotency_key, call.ids, call.answered = "", NOBODY, None, _NO_IDS, None
+        about.set(call)
         try:
             call.headers = read_headers(scope["headers"])  # type: ignore[arg-type]
             call.request_id = request_id_of(call.headers.get(b"x-request-id"))
+            call.traceparent = spans.begin(spans.accepted(call.headers.get(b"traceparent")))
             if route is None:
                 result = self._without_route(scope["method"])
             else:
@@ -71,6 +77,7 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - the last resort; it logs
             result = problem(_unexpected(error, call), instance=call.path, request_id=call.request_id)
         await _send(result, call, scope, send)
+        call.answered = result
         for told in self.resources.on_answer:
             told(call, route.label if route is not None else "unrouted", result.status, time.perf_counter() - started_at)
 

@@ -3,7 +3,7 @@
 import hmac
 
 import psycopg
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.core.errors import ServiceUnavailable, Unauthenticated
 from app.http.answers import Answer, answer
@@ -11,6 +11,7 @@ from app.http.call import Call
 from app.http.resources import Resources
 from app.http.routes import Route
 from app.identity.tokens import token_of
+from app.infra.telemetry.exposition import Exposition
 from sql.migrate import SchemaMismatch, check_current
 
 
@@ -34,7 +35,7 @@ async def metrics(call: Call[None]) -> Answer:
     given = token_of(call.headers.get(b"authorization"), None)
     if wanted and (given is None or not hmac.compare_digest(given, wanted.encode())):
         raise Unauthenticated("Send the metrics token as `Authorization: Bearer …`.")
-    return answer(200, generate_latest(), content_type=CONTENT_TYPE_LATEST)
+    return answer(200, await call.resources.of(Exposition).page(), content_type=CONTENT_TYPE_LATEST)
 
 
 async def _checks(resources: Resources) -> dict[str, str]:

@@ -6,6 +6,7 @@ There is no timer: a single request at idle is a batch of one and waits for noth
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -74,7 +75,8 @@ class Lane(Generic[Row, Answer]):
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((row, future))
         if self._running is None or self._running.done():
-            self._running = loop.create_task(self._run())
+            # Not the context of whoever happens to come first: the lane's lines and transactions are not that one's.
+            self._running = loop.create_task(self._run(), context=Context())
         return await future
 
     async def _run(self) -> None:

@@ -29,6 +29,7 @@ def asking_of(call: Call[Any]) -> Asking:
         idempotency_key=call.idempotency_key,
         fingerprint=call.fingerprint,
         if_match=call.if_match,
+        traceparent=call.traceparent,
     )
 
 

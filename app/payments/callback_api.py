@@ -40,7 +40,7 @@ async def receive_event(call: Call[Any]) -> Answer:
         fresh = await outbox.inbox.receive(connection, name, event.event_id, call.raw_body)
         operation = await store.read_operation(connection, _operation_id(event.reference)) if fresh else None
         if operation is not None and operation.provider == name:
-            await outbox.write(connection, [look_up_row(operation)])
+            await outbox.write(connection, [look_up_row(operation, traceparent=call.traceparent)])
             await outbox.inbox.mark_applied(connection, name, [event.event_id])
     if operation is not None:
         road.wake({PSP_QUEUE})

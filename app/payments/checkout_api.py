@@ -66,6 +66,7 @@ async def confirm_checkout(call: Call[CheckoutConfirm]) -> Answer:
         route=call.route,
         idempotency_key=call.idempotency_key,
         fingerprint=call.fingerprint,
+        traceparent=call.traceparent,
     )
     waited = await intent_actions.confirm(
         road,

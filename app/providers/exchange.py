@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import aiohttp
 import msgspec
 
+from app.infra.telemetry import spans
 from app.providers.base import Unavailable, Unknown
 
 # Below the 20 s a worker's whole handler may take, so that the outcome can still be written.
@@ -52,6 +53,9 @@ class Exchange:
 
     async def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply | Unknown:
         session = self._open_session()
+        traceparent = spans.outgoing()
+        if traceparent is not None:
+            headers = {**headers, "traceparent": traceparent}
         try:
             async with session.request(method, self._url + path, data=body, headers=headers, allow_redirects=False) as response:
                 received = await _read(response)
