@@ -41,6 +41,12 @@ class System(NamedTuple):
         match = {"operation": operation} | ({} if reference is None else {"reference": reference})
         control(self.sandbox_url, "POST", "/_control/faults", {"match": match, "kind": kind, "times": times, **members})
 
+    def faults(self) -> list[dict[str, Any]]:
+        """Those that have not struck yet."""
+        with urllib.request.urlopen(f"{self.sandbox_url}/_control/faults", timeout=10) as answer:
+            found: list[dict[str, Any]] = json.load(answer)
+            return found
+
     def behave(self) -> None:
         control(self.sandbox_url, "DELETE", "/_control/faults")
         control(self.sandbox_url, "POST", "/_control/settings", PATIENCE)

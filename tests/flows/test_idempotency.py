@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -209,11 +210,12 @@ async def test_an_expired_key_that_moved_money_never_moves_it_again(shop: Shop, 
     intent = await shop.intent(capture_method="automatic" if act == "refund" else "manual")
     confirmed = await shop.confirm(intent, key=key if act == "confirm" else None)
     payment = {"id": confirmed.json["payment_id"]}
-    ask = {
+    asking: dict[str, Callable[[], Awaitable[Reply]]] = {
         "confirm": lambda: shop.confirm(intent, key=key),
         "capture": lambda: shop.capture(payment, key=key),
         "refund": lambda: shop.refund(payment, key=key),
-    }[act]
+    }
+    ask = asking[act]
     first = confirmed if act == "confirm" else await ask()
     await as_owner(
         shop.system,
