@@ -74,7 +74,14 @@ class Problem(msgspec.Struct, omit_defaults=True):
     param: str | None = None
     errors: list[OneError] = []  # msgspec copies it for each
     decline_code: str | None = None
+    payment_intent_id: str | None = None
     payment_id: str | None = None
+    refund_id: str | None = None
+    # What a refusal is about, as the refusal left it.
+    payment_intent: dict[str, Any] | None = None
+    payment: dict[str, Any] | None = None
+    refund: dict[str, Any] | None = None
+    pending_operation: dict[str, Any] | None = None
 
 
 def routes_for(routes: Sequence[Route]) -> tuple[Route, ...]:
@@ -115,6 +122,7 @@ def describe(routes: Sequence[Route]) -> Json:
 _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `sk_test_…`, `sk_live_…`; for /v1/ops `ops_…`."},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "client_secret": {"type": "apiKey", "in": "header", "name": "X-Client-Secret", "description": "A payment intent's `client_secret`."},
 }
 
 
@@ -134,7 +142,8 @@ def errors_of(route: Route) -> tuple[type[DomainError], ...]:
     if route.writes:
         found += [PayloadTooLarge, UnsupportedMediaType]
     if route.body is not None:
-        found += [*_BODY_ERRORS, *_KEY_ERRORS]
+        # Every body may name the merchant, and not another one.
+        found += [*_BODY_ERRORS, *_KEY_ERRORS, Forbidden]
     if route.conditional:
         found.append(VersionConflict)
     return tuple(dict.fromkeys(found))
@@ -146,12 +155,18 @@ def _operation(route: Route, by_kind: dict[int, Any]) -> Json:
         "summary": route.summary,
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
         "responses": _responses(route, by_kind),
-        "security": [] if route.access == "nobody" else [{"bearer": []}, {"api_key": []}],
+        "security": _security(route),
     }
     if route.body is not None:
         required = any(field.required for field in msgspec.structs.fields(route.body))
         operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": by_kind[id(route.body)]}}}
     return operation
+
+
+def _security(route: Route) -> list[Json]:
+    if route.access != "nobody":
+        return [{"bearer": []}, {"api_key": []}]
+    return [{"client_secret": []}] if route.for_payers else []
 
 
 def _responses(route: Route, by_kind: dict[int, Any]) -> Json:

@@ -36,6 +36,7 @@ class Route:
         "decode",
         "errors",
         "filters",
+        "for_payers",
         "label",
         "max_body_bytes",
         "method",
@@ -62,10 +63,14 @@ class Route:
         access: Access = "secret",
         waits: bool = False,
         conditional: bool = False,
+        for_payers: bool = False,
         max_body_bytes: int = MAX_BODY_BYTES,
         summary: str = "",
     ) -> None:
-        """`answers`: status → struct, a media type, or None for no body. `waits`: takes `Prefer`. `conditional`: takes `If-Match`."""
+        """`answers`: status → struct, a media type, or None for no body. `waits`: takes `Prefer`. `conditional`: takes `If-Match`.
+
+        `for_payers`: of access nobody, and opened by a client secret.
+        """
         self.method = method
         self.path = path
         self.act = act
@@ -76,6 +81,7 @@ class Route:
         self.access = access
         self.waits = waits
         self.conditional = conditional
+        self.for_payers = for_payers
         self.max_body_bytes = max_body_bytes
         self.summary = summary or (act.__doc__ or act.__name__.replace("_", " ")).strip().split("\n")[0]
         self.parameters: dict[str, str | None] = {name: prefix or None for name, prefix in _PARAMETER.findall(path)}

@@ -124,6 +124,7 @@ ROUTES = (
         "/v1/checkout/{payment_intent_id:pi}",
         show_checkout,
         access="nobody",
+        for_payers=True,
         answers={200: CheckoutView},
         errors=(Unauthenticated,),
     ),
@@ -132,6 +133,7 @@ ROUTES = (
         "/v1/checkout/{payment_intent_id:pi}/confirm",
         confirm_checkout,
         access="nobody",
+        for_payers=True,
         body=CheckoutConfirm,
         answers={200: CheckoutView, 202: CheckoutView},
         errors=(
