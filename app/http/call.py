@@ -18,7 +18,7 @@ B = TypeVar("B")
 # What a log line calls the object that a path or an answer is about.
 _NAMES = {"pi": "payment_intent_id", "pay": "payment_id", "re": "refund_id", "evt": "event_id", "we": "endpoint_id"}
 _OBJECT = b'{"id":"'
-_PAYMENT = b'"payment_id":"pay_'
+_PAYMENT = b'"payment_id":'
 
 
 class Call(Generic[B]):
@@ -108,6 +108,6 @@ def _name_answered(fields: dict[str, object], body: bytes) -> None:
     elif not body.startswith(b'{"type"'):
         return
     if "payment_id" not in fields:
-        at = body.rfind(_PAYMENT) + 14
-        if at > 14:
-            fields["payment_id"] = body[at : at + 30].decode(errors="replace")
+        at = body.rfind(_PAYMENT) + 13
+        if body.startswith(b'"pay_', at):
+            fields["payment_id"] = body[at + 1 : at + 31].decode(errors="replace")

@@ -55,6 +55,7 @@ about: ContextVar[Told | None] = ContextVar("tollgate_about", default=None)
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+_NO_FIELDS: Fields = {}
 _NONE_OF_SIX = dict.fromkeys(SIX)
 
 
@@ -145,10 +146,10 @@ def flush() -> None:
         _now.output.flush()
 
 
-def say(level: str, event: str, logger: str, fields: Fields) -> None:
-    """A line of the hot road, without a logger's way: `fields` are names of `ALLOWED`."""
+def say(level: str, event: str, logger: str, fields: Fields, *, foreign: str | None = None) -> None:
+    """A line of the hot road, without a logger's way: `fields` are names of `ALLOWED`. `foreign`: the only part that others wrote."""
     if _now.output is not None and LEVELS[level] >= _now.least:
-        _now.output.put(_line(level, event, logger, fields))
+        _now.output.put(_line(level, event, logger, fields, foreign))
 
 
 def scrubbed(text: str) -> str:
@@ -200,24 +201,16 @@ def _allowed(fields: Fields) -> dict[str, object]:
     return kept
 
 
-def _line(level: str, event: str, logger: str, fields: Fields) -> bytes:
+def _line(level: str, event: str, logger: str, fields: Fields, foreign: str | None = None) -> bytes:
     whose = about.get()
-    members: dict[str, object] = {
-        "timestamp": _timestamp(),
-        "level": level,
-        "event": event,
-        "process": _now.process,
-        "logger": logger,
-        **_NONE_OF_SIX,
-    }
+    head = {"timestamp": _timestamp(), "level": level, "event": event, "process": _now.process, "logger": logger}
     try:
-        if whose is not None:
-            members.update(whose.log_fields())
-        members.update(fields)
-        line = _encode(members)
+        said = _NO_FIELDS if whose is None else whose.log_fields()
+        line = _encode({**head, **_NONE_OF_SIX, **said, **fields})
     except Exception as error:  # noqa: BLE001 - whatever cannot be said must not stop what it is about
         line = _encode({"timestamp": _timestamp(), "level": "error", "event": "a line could not be logged", "error": type(error).__name__})
-    line = _now.scrub(line)
+    if foreign is None or _now.scrub.suspects(foreign):
+        line = _now.scrub(line)
     return _as_text(line) if _now.readable else line + b"\n"
 
 

@@ -21,6 +21,7 @@ _PATTERNS = (
 # digits alone, or longer.
 _CARD = re.compile(rb"(?<![0-9A-Za-z])[2-6](?:[ -]?[0-9]){12,18}(?![0-9A-Za-z])")
 _NINES = b"9" * 13
+_CARD_IN_TEXT = re.compile(_CARD.pattern.decode())
 _DIGITS_AS_NINES = bytes(0x39 if 0x30 <= code <= 0x39 else code for code in range(256))
 
 # What Postgres adds to a refused row: its contents.
@@ -30,11 +31,19 @@ _ROW_CONTENTS = re.compile(r"^(\s*DETAIL:).*$", re.MULTILINE)
 class Scrubber:
     """`known` are this installation's own secrets, looked for word by word."""
 
-    __slots__ = ("_known", "_marks")
+    __slots__ = ("_known", "_marks", "_text_marks")
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         self._known = tuple({one.encode() for one in known if len(one) >= _SHORTEST_KNOWN})
         self._marks = tuple(mark for marks, _ in _PATTERNS for mark in marks) + self._known
+        self._text_marks = tuple(mark.decode() for mark in self._marks)
+
+    def suspects(self, text: str) -> bool:
+        """Whether this may hold a secret, for a line of which only `text` is not our own words; a short look instead of a long one."""
+        for mark in self._text_marks:
+            if mark in text:
+                return True
+        return _CARD_IN_TEXT.search(text) is not None
 
     def __call__(self, line: bytes) -> bytes:
         for mark in self._marks:
