@@ -105,6 +105,10 @@ class Lane(Generic[Row, Answer]):
     async def _settle(self, batch: list[tuple[Row, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._attempt([row for row, _ in batch])
+        except DatabaseUnavailable as error:
+            # No row is to blame, so no half would fare better; each look would cost everybody behind it the same time again.
+            for _, future in batch:
+                _refuse(future, error)
         except psycopg.Error as error:
             if len(batch) == 1:
                 _refuse(batch[0][1], error)
