@@ -105,3 +105,15 @@ async def test_an_unknown_letter_is_refused(connection: Connection) -> None:
         await dead_letters.replay(connection, NOBODY, acted_by="ada", reason="?")
     with pytest.raises(NoSuchLetter):
         await dead_letters.discard(connection, NOBODY, acted_by="ada", reason="?")
+
+
+async def test_an_operator_needs_no_more_than_its_role(connection: Connection) -> None:
+    """Listing, replaying and discarding work with the rights of the operators' role alone."""
+    first, second = await bury(connection), await bury(connection)
+    await connection.execute("SET ROLE tollgate_ops")
+
+    _, replayed = await dead_letters.replay(connection, first.id, acted_by="ada", reason="mended")
+    _, discarded = await dead_letters.discard(connection, second.id, acted_by="ada", reason="a test row")
+
+    assert (replayed, discarded) == (True, True)
+    assert await dead_letters.list_(connection) == []
