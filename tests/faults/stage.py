@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -13,7 +14,7 @@ import aiohttp
 
 from app.dev.home import Secrets
 from app.dev.processes import Plan, specs
-from app.supervisor import Child, Spec
+from app.supervisor import Child
 from tests.flows.running import CALLBACK_SECRET, PACKAGES, System, new_merchant
 from tests.flows.shop import Shop
 
@@ -30,11 +31,15 @@ class Stage:
         self._specs = {spec.name: spec for spec in specs(plan, {**os.environ, **environ})}
         self._children: dict[str, Child] = {}
 
-    async def start(self, *names: str, **environ: str) -> None:
-        """By name: sandbox, web-1, web-2, worker-1, worker-2, clock. `environ` is for these processes alone."""
+    async def start(self, *names: str, program: str | None = None, **environ: str) -> None:
+        """By name: sandbox, web-1, web-2, worker-1, worker-2, clock. `environ` is for these processes alone, and so is `program`,
+        Python text that is run in place of ours.
+        """
         for name in names:
-            spec = self._specs[name]
-            self._children[name] = child = Child(Spec(*spec[:3], {**spec.environment, **environ}, *spec[4:]), lambda _name, _line: None)
+            spec = self._specs[name]._replace(environment={**self._specs[name].environment, **environ})
+            if program is not None:
+                spec = spec._replace(command=(sys.executable, "-c", program))
+            self._children[name] = child = Child(spec, lambda _name, _line: None)
             child.start(PACKAGES)
         for name in names:
             await _ready(self._children[name])
