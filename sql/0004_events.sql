@@ -109,7 +109,8 @@ BEGIN
          WHERE f.version <> 1
             OR (SELECT 1 FROM events e
                  WHERE e.id = f.last_event_id AND e.object_id = f.id AND e.sequence = 1 AND e.object_type = TG_ARGV[0]
-                   AND e.merchant_id = f.merchant_id AND e.from_status = 'none' AND e.to_status = f.status
+                   AND e.merchant_id = f.merchant_id AND e.livemode = f.livemode
+                   AND e.from_status = 'none' AND e.to_status = f.status
                  LIMIT 1) IS NULL) THEN
         RAISE EXCEPTION 'a % began without its event', TG_ARGV[0]
             USING ERRCODE = 'TG002', CONSTRAINT = TG_ARGV[0] || '_begins_with_its_event';
@@ -124,9 +125,9 @@ BEGIN
          WHERE (SELECT 1
                   FROM stale s
                   JOIN events e ON e.id = f.last_event_id AND e.object_id = f.id AND e.sequence = f.version
-                               AND e.object_type = TG_ARGV[0] AND e.merchant_id = s.merchant_id
+                               AND e.object_type = TG_ARGV[0] AND e.merchant_id = s.merchant_id AND e.livemode = s.livemode
                                AND e.from_status = s.status AND e.to_status = f.status
-                 WHERE s.id = f.id AND f.version = s.version + 1 AND f.merchant_id = s.merchant_id
+                 WHERE s.id = f.id AND f.version = s.version + 1 AND f.merchant_id = s.merchant_id AND f.livemode = s.livemode
                  LIMIT 1) IS NULL) THEN
         RAISE EXCEPTION 'a % moved without its event', TG_ARGV[0]
             USING ERRCODE = 'TG002', CONSTRAINT = TG_ARGV[0] || '_moves_with_its_event';

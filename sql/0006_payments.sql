@@ -176,6 +176,15 @@ CREATE TABLE exceptions (
 );
 CREATE INDEX exceptions_open ON exceptions (opened_at) WHERE status = 'open';
 
+-- A statement that moves locked rows says how many it was given; when fewer moved, the lock and the statement do not speak of
+-- the same rows, and the whole transaction ends here.
+CREATE FUNCTION require_all_moved(moved bigint[], given bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF moved IS DISTINCT FROM given THEN
+        RAISE EXCEPTION '% of % rows moved', moved, given USING ERRCODE = 'TG003', CONSTRAINT = 'every_locked_row_moves';
+    END IF;
+END $$;
+
 -- How far a walk of the clock has come (intents' expiry): restarting it skips nothing.
 CREATE TABLE clock_marks (
     name text PRIMARY KEY,
@@ -198,6 +207,15 @@ CREATE TRIGGER refund_moves_with_its_event AFTER UPDATE ON refunds REFERENCING O
 CREATE TRIGGER operation_moves_legally AFTER UPDATE ON operations REFERENCING OLD TABLE AS stale NEW TABLE AS fresh
     FOR EACH STATEMENT EXECUTE FUNCTION require_legal_edge('operation');
 
+-- An answer comes after the question. The condition costs nothing where it does not hold.
+CREATE FUNCTION refuse_answered_birth() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'an operation begins as requested, not as %', NEW.status
+        USING ERRCODE = 'TG002', CONSTRAINT = 'operation_begins_as_requested';
+END $$;
+CREATE TRIGGER operation_begins_as_requested BEFORE INSERT ON operations
+    FOR EACH ROW WHEN (NEW.status <> 'requested') EXECUTE FUNCTION refuse_answered_birth();
+
 CREATE TRIGGER payment_intents_are_kept BEFORE DELETE OR TRUNCATE ON payment_intents
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_removal('payment_intents_are_kept');
 CREATE TRIGGER payments_are_kept BEFORE DELETE OR TRUNCATE ON payments
@@ -215,11 +233,23 @@ CALL tollgate_protect('payments');
 CALL tollgate_protect('operations');
 CALL tollgate_protect('refunds');
 CALL tollgate_protect('exceptions');
+-- Only what moves may be written. Who a row belongs to and what was asked for stays: raising an amount would be a way around
+-- every limit on it. An intent's amount and currency are the merchant's to change until they are confirmed.
 DO $$
 DECLARE
     one text;
 BEGIN
     FOREACH one IN ARRAY ARRAY['tollgate_app', 'tollgate_writer', 'tollgate_ops'] LOOP
-        CALL tollgate_grant(one, 'SELECT, INSERT, UPDATE', 'customers, payment_intents, payments, operations, refunds, exceptions');
+        CALL tollgate_grant(one, 'SELECT, INSERT', 'customers, payment_intents, payments, operations, refunds, exceptions');
+        CALL tollgate_grant(one, 'UPDATE (reference, name, email, metadata)', 'customers');
+        CALL tollgate_grant(one, 'UPDATE (status, version, last_event_id, customer_id, reference, amount, currency, capture_method, '
+            'payment_method, success_url, cancel_url, return_url, description, metadata, attempt_count, latest_payment_id, authorization_id, '
+            'next_action, last_payment_error, cancel_requested, cancellation_reason, expires_at, updated_at)', 'payment_intents');
+        CALL tollgate_grant(one, 'UPDATE (status, version, last_event_id, amount_captured, amount_refunded, refund_reserved, amount_disputed, '
+            'provider_ref, provider_status, authorization_id, authorization_code, payment_method, fee, failure, pending_operation, '
+            'latest_operation, metadata, updated_at, authorized_at, captured_at, authorization_expires_at)', 'payments');
+        CALL tollgate_grant(one, 'UPDATE (status, provider_ref, outcome, answer_event_id, next_lookup_at, lookups, closed_at)', 'operations');
+        CALL tollgate_grant(one, 'UPDATE (status, version, last_event_id, failure, provider_ref, metadata, updated_at)', 'refunds');
+        CALL tollgate_grant(one, 'UPDATE (status, resolved_at, resolution)', 'exceptions');
     END LOOP;
 END $$;

@@ -5,10 +5,10 @@ Every hot statement takes one JSON array of rows: encoding it costs 2 µs a row 
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
-from psycopg import AsyncCursor
 
 from app.core.ids import Id
 from app.infra.db import Connection
@@ -42,10 +42,6 @@ class Event(msgspec.Struct):
     @property
     def type(self) -> str:
         return f"{self.object_type}.{self.event}"
-
-
-class MoveLost(RuntimeError):
-    """A row that this transaction holds locked did not move: the statement and the lock do not speak of the same rows."""
 
 
 class ExceptionRow(msgspec.Struct):
@@ -165,15 +161,34 @@ UPDATE refunds r
  WHERE r.id = s.id AND r.version = s.version - 1 AND r.merchant_id = s.merchant_id"""
 
 
-async def execute_rows(connection: Connection, statement: str, rows: Sequence[msgspec.Struct]) -> AsyncCursor[tuple[Any, ...]]:
-    """Sends a set-based statement; in pipeline mode the answer is still to come."""
-    return await connection.execute(statement, (_json(rows),), prepare=True)
+Part = tuple[str, Sequence[msgspec.Struct]]
 
 
-def require_moved(cursor: AsyncCursor[tuple[Any, ...]], rows: Sequence[msgspec.Struct]) -> None:
-    """Raises MoveLost when the statement touched fewer rows than it was given."""
-    if cursor.rowcount != len(rows):
-        raise MoveLost(f"{cursor.rowcount} of {len(rows)} rows moved")
+async def write_rows(connection: Connection, parts: Sequence[Part]) -> None:
+    """Several inserts and updates as one statement, so that a move and its event are one; parts without rows are left out.
+
+    No row may be in two parts: a statement sees neither what its other parts inserted nor updated. In pipeline mode the answer
+    is still to come. Raises psycopg.errors (constraint `every_locked_row_moves`) when a part touched fewer rows than it was given.
+    """
+    given = [(statement, rows) for statement, rows in parts if rows]
+    if not given:
+        return
+    text = _fused(tuple(statement for statement, _ in given))
+    await connection.execute(text, (*(_json(rows) for _, rows in given), [len(rows) for _, rows in given]), prepare=True)
+
+
+@cache
+def _fused(statements: tuple[str, ...]) -> str:
+    named = [(f"part_{number}", statement) for number, statement in enumerate(statements)]
+    parts = ",\n".join(f"{name} AS ({statement} RETURNING 1)" for name, statement in named)
+    counts = ", ".join(f"(SELECT count(*) FROM {name})" for name, _ in named)
+    return f"WITH {parts}\nSELECT require_all_moved(ARRAY[{counts}], %s::bigint[])"
+
+
+async def open_exceptions(connection: Connection, rows: Sequence[ExceptionRow]) -> None:
+    """One per operation and kind: the same late truth told twice is one exception."""
+    if rows:
+        await connection.execute(INSERT_EXCEPTIONS, (_json(rows),), prepare=True)
 
 
 def by_id(rows: Iterable[tuple[Any, ...]], row: type[AnyRow]) -> dict[Id, AnyRow]:

@@ -2,10 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import msgspec
-from psycopg import AsyncCursor
+from typing import TypeVar
 
 import outbox
 from app.core.ids import Id
@@ -17,7 +14,7 @@ from app.payments.moves import Moves
 from app.webhooks.fan_out import QUEUE as WEBHOOKS
 from app.webhooks.fan_out import fan_out
 
-Versioned = Intent | Payment | Refund
+V = TypeVar("V", Intent, Payment, Refund)
 
 
 def merged(parts: Sequence[Moves]) -> Moves:
@@ -35,48 +32,47 @@ _LISTS = tuple(field for field in Moves.__struct_fields__ if field not in ("now"
 
 
 async def write(connection: Connection, moves: Moves) -> frozenset[str]:
-    """Sends everything in the order that triggers and locks ask for: events, births, moves, ledger, webhooks, outbox.
+    """Each capability's statement: births and moves with their events, ledger, webhooks, outbox.
 
-    The statements travel together; before it returns all their answers have been checked. Returns the queues that have to be
-    woken once this has been committed. Raises MoveLost.
+    The statements travel together, and when it returns all of them have been answered. Returns the queues that have to be woken
+    once this has been committed.
     """
-    sent: list[tuple[AsyncCursor[Any], Sequence[msgspec.Struct]]] = []
-
-    async def send(statement: str, rows: Sequence[msgspec.Struct]) -> None:
-        if rows:
-            sent.append((await store.execute_rows(connection, statement, rows), rows))
-
+    payments, intents, refunds = _steps(moves.payments), _steps(moves.intents), _steps(moves.refunds)
     async with connection.pipeline() as pipeline:
-        await send(store.INSERT_EVENTS, moves.events)
-        await send(store.INSERT_INTENTS, moves.new_intents)
-        await send(store.INSERT_PAYMENTS, moves.new_payments)
-        await send(store.INSERT_REFUNDS, moves.new_refunds)
-        await send(store.MOVE_OPERATIONS, moves.operations)
-        await send(store.INSERT_OPERATIONS, moves.new_operations)
-        for payments in _steps(moves.payments):
-            await send(store.MOVE_PAYMENTS, payments)
-        for intents in _steps(moves.intents):
-            await send(store.MOVE_INTENTS, intents)
-        for refunds in _steps(moves.refunds):
-            await send(store.MOVE_REFUNDS, refunds)
-        if moves.exceptions:
-            await store.execute_rows(connection, store.INSERT_EXCEPTIONS, moves.exceptions)
+        await store.write_rows(
+            connection,
+            (
+                (store.INSERT_EVENTS, moves.events),
+                (store.INSERT_INTENTS, moves.new_intents),
+                (store.INSERT_PAYMENTS, moves.new_payments),
+                (store.INSERT_REFUNDS, moves.new_refunds),
+                (store.MOVE_OPERATIONS, moves.operations),
+                # The one that opens after another has closed waits for the next statement, for the index that allows one open.
+                (store.INSERT_OPERATIONS, [] if moves.operations else moves.new_operations),
+                *((store.MOVE_PAYMENTS, step) for step in payments[:1]),
+                *((store.MOVE_INTENTS, step) for step in intents[:1]),
+                *((store.MOVE_REFUNDS, step) for step in refunds[:1]),
+            ),
+        )
+        await store.write_rows(connection, ((store.INSERT_OPERATIONS, moves.new_operations if moves.operations else []),))
+        for statement, steps in ((store.MOVE_PAYMENTS, payments), (store.MOVE_INTENTS, intents), (store.MOVE_REFUNDS, refunds)):
+            for step in steps[1:]:
+                await store.write_rows(connection, ((statement, step),))
+        await store.open_exceptions(connection, moves.exceptions)
         await post(connection, moves.postings)
         fanned = await fan_out(connection, moves.announcements) if moves.announcements else None
         await outbox.write(connection, moves.outbox)
         await pipeline.sync()
-    for cursor, rows in sent:
-        store.require_moved(cursor, rows)
     queues = {row.queue for row in moves.outbox}
     if fanned is not None and fanned.rowcount:
         queues.add(WEBHOOKS)
     return frozenset(queues)
 
 
-def _steps(rows: Iterable[Versioned]) -> list[list[Versioned]]:
+def _steps(rows: Iterable[V]) -> list[list[V]]:
     """An UPDATE moves a row once, so the second move of a row goes with a statement of its own."""
     steps: dict[Id, int] = defaultdict(int)
-    sorted_out: list[list[Versioned]] = []
+    sorted_out: list[list[V]] = []
     for row in rows:
         step = steps[row.id]
         steps[row.id] += 1
