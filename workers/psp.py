@@ -79,11 +79,14 @@ class Desk:
     async def exhausted(self, row: outbox.Claimed, error: str) -> None:
         """The provider could not be reached for long. What was certainly never sent is closed; what may have been sent is unknown.
 
-        A row that nobody can read, or whose operation is not there, was never sent by anybody: it becomes a dead letter.
+        A row that nobody can read, whose operation is not there, or whose provider nobody has known, was never sent by anybody: it
+        becomes a dead letter.
         """
         try:
             task = _read_send.decode(row.payload)
-            self._registry.adapter(task.provider)
+            if not row.maybe_sent:
+                # Whoever had the claim that vanished may have known the provider, and asked it.
+                self._registry.adapter(task.provider)
         except (msgspec.MsgspecError, UnknownProvider) as unreadable:
             raise outbox.Bury from unreadable
         if row.maybe_sent or not error.startswith(Unavailable.__name__):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from tests.faults.stage import Stage, shopping, staged
+from tests.faults.stage import SHORT, Stage, shopping, staged
 from tests.flows.books import assert_books_agree, rows
 from tests.flows.running import PACKAGES, System
 from tests.flows.shop import Json, Shop, eventually
@@ -66,12 +66,18 @@ async def as_owner(system: System, statement: str) -> None:
         await connection.execute(statement.encode())
 
 
+async def backoff_is_over(system: System, *, vanished: int = 0) -> None:
+    """Of rows that failed and wait; one that is leased just now has a claim more than has come back or vanished."""
+    await as_owner(
+        system, f"UPDATE outbox SET due_at = statement_timestamp() WHERE failures > 0 AND attempt = failures + returned + {vanished}"
+    )
+
+
 async def the_letter(system: System) -> Json:
     """The one dead letter, as soon as there is one; meanwhile each backoff is over before it has begun."""
 
     async def look() -> Json | None:
-        # Failed and waiting, not leased: then every claim has come back.
-        await as_owner(system, "UPDATE outbox SET due_at = statement_timestamp() WHERE failures > 0 AND attempt = failures + returned")
+        await backoff_is_over(system)
         lines = await rows(system, "SELECT 1 FROM dead_letters")
         return json.loads(tollgate(system, "dead-letters", "list", "--json")) if lines else None
 
@@ -136,3 +142,38 @@ async def test_a_payment_at_an_unknown_provider_is_charged_once_the_provider_is_
     assert (paid.status, paid.json["status"]) == (200, "succeeded")
     assert (journal_before, [line["kind"] for line in system.journal()]) == ([], ["sale"])
     await assert_books_agree(system, scene.shop.merchant.id)
+
+
+async def test_what_may_have_been_sent_is_never_a_dead_letter(scene: Scene) -> None:
+    """Charged by a worker that died, then claimed by one that does not know the provider: unknown, until somebody can ask."""
+    system = scene.stage.system
+    intent = await scene.shop.intent()
+    await scene.shop.confirm(intent, key="half-sent", prefer="respond-async")
+    await as_owner(system, """UPDATE outbox SET payload = replace(payload, '"provider":"sandbox"', '"provider":"acme"')""")
+    await as_owner(system, "UPDATE operations SET provider = 'acme'")
+    system.strike("sale", "no_answer_after_effect", delay_ms=30_000)
+    await scene.stage.start("worker-2", program=NEXT_RELEASE, **SHORT)
+    await eventually(lambda: charged(system), what="a charge")
+    scene.stage.signal("worker-2", signal.SIGKILL)
+
+    await scene.stage.start("worker-1", **SHORT)
+    await eventually(lambda: given_up(system), what="an unknown operation", within_seconds=60)
+    scene.stage.signal("worker-1", signal.SIGKILL)
+    await scene.stage.start("worker-2", program=NEXT_RELEASE, **SHORT)
+    await scene.stage.start("clock", **SHORT)
+    paid = await scene.shop.confirm(intent, key="half-sent", prefer="wait=20")
+
+    assert await rows(system, "SELECT 1 FROM dead_letters") == []
+    assert (paid.status, paid.json["status"]) == (200, "succeeded")
+    assert [line["kind"] for line in system.journal()] == ["sale"]
+    await assert_books_agree(system, scene.shop.merchant.id)
+
+
+async def charged(system: System) -> bool | None:
+    return True if system.journal() else None
+
+
+async def given_up(system: System) -> bool | None:
+    """Whether the row is gone from the outbox, one way or the other; its lease and its backoffs are over before they have begun."""
+    await backoff_is_over(system, vanished=1)
+    return await nothing_left(system)
