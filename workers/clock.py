@@ -81,7 +81,7 @@ async def purge(pool: Pool, moment: datetime) -> tuple[frozenset[str], bool]:
         )
     async with transaction(pool) as connection:
         events = await inbox.purge(connection, older_than_seconds=INBOX_KEPT_SECONDS, limit=BATCH)
-    return frozenset(), keys.rowcount == BATCH or events == BATCH
+    return frozenset(), BATCH in (keys.rowcount, events)
 
 
 TASKS: Mapping[str, Task] = {

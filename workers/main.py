@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import outbox
-from app.infra.db import open_pool
+from app.infra.db import open_pool, with_role
 from app.infra.telemetry.process import observing
 from app.infra.telemetry.totals import counted
 from app.settings import Settings
@@ -53,7 +53,7 @@ def run(settings: Settings, queues: Sequence[str] = ()) -> int:
 
 def _run(settings: Settings, queues: Sequence[Queue], open_actors: OpenActors) -> int:
     return run_worker(
-        settings.database_url,
+        with_role(settings.database_url, "tollgate_writer"),
         queues,
         open_actors,
         times=Times(

@@ -83,6 +83,20 @@ async def connect(url: str, *, role: Role | None, lane: bool = False) -> Connect
     return connection
 
 
+def with_role(url: str, role: Role) -> str:
+    """`url` for code that connects by itself: its sessions begin under `role`, where there is such a role for us."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        taken = connection.execute(
+            "SELECT 1 FROM pg_roles WHERE rolname = %s AND pg_has_role(current_user, oid, 'MEMBER')", (role,)
+        ).fetchone()
+    if taken is None:
+        _warn_once(role)
+        return url
+    given = conninfo_to_dict(url)
+    given["options"] = f"{given.get('options') or ''} -c role={role}".strip()
+    return make_conninfo(**{key: str(value) for key, value in given.items() if value is not None})
+
+
 @asynccontextmanager
 async def open_pool(url: str, *, role: Role | None, size: int) -> AsyncIterator[Pool]:
     """A pool of up to `size` connections under `role`, open inside the `async with`."""

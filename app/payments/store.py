@@ -85,7 +85,10 @@ LOCK_REFUNDS = f"SELECT {_columns(Refund)} FROM refunds WHERE id = ANY(%s::uuid[
 # An operation moves only under its payment's lock, so reading it is enough.
 READ_OPERATIONS = f"SELECT {_columns(Operation)} FROM operations WHERE id = ANY(%s::uuid[]) ORDER BY id"
 
+# `= ANY` keeps these on the primary key: from a table that was analyzed while it was empty, the planner would otherwise walk all
+# of it and look each row up among the given ones, and a prepared plan stays.
 MOVE_INTENTS = """
+WITH s AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::payment_intents, %s::json))
 UPDATE payment_intents i
    SET status = s.status,
        version = s.version,
@@ -110,10 +113,11 @@ UPDATE payment_intents i
        cancellation_reason = s.cancellation_reason,
        expires_at = s.expires_at,
        updated_at = s.updated_at
-  FROM json_populate_recordset(NULL::payment_intents, %s::json) s
- WHERE i.id = s.id AND i.version = s.version - 1 AND i.merchant_id = s.merchant_id"""
+  FROM s
+ WHERE i.id = ANY(ARRAY(SELECT id FROM s)) AND i.id = s.id AND i.version = s.version - 1 AND i.merchant_id = s.merchant_id"""
 
 MOVE_PAYMENTS = """
+WITH s AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::payments, %s::json))
 UPDATE payments p
    SET status = s.status,
        version = s.version,
@@ -134,10 +138,11 @@ UPDATE payments p
        authorized_at = s.authorized_at,
        captured_at = s.captured_at,
        authorization_expires_at = s.authorization_expires_at
-  FROM json_populate_recordset(NULL::payments, %s::json) s
- WHERE p.id = s.id AND p.version = s.version - 1 AND p.merchant_id = s.merchant_id"""
+  FROM s
+ WHERE p.id = ANY(ARRAY(SELECT id FROM s)) AND p.id = s.id AND p.version = s.version - 1 AND p.merchant_id = s.merchant_id"""
 
 MOVE_OPERATIONS = """
+WITH s AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::operations, %s::json))
 UPDATE operations o
    SET status = s.status,
        provider_ref = s.provider_ref,
@@ -146,10 +151,11 @@ UPDATE operations o
        next_lookup_at = s.next_lookup_at,
        lookups = s.lookups,
        closed_at = s.closed_at
-  FROM json_populate_recordset(NULL::operations, %s::json) s
- WHERE o.id = s.id AND o.merchant_id = s.merchant_id"""
+  FROM s
+ WHERE o.id = ANY(ARRAY(SELECT id FROM s)) AND o.id = s.id AND o.merchant_id = s.merchant_id"""
 
 MOVE_REFUNDS = """
+WITH s AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::refunds, %s::json))
 UPDATE refunds r
    SET status = s.status,
        version = s.version,
@@ -157,8 +163,8 @@ UPDATE refunds r
        failure = s.failure,
        provider_ref = s.provider_ref,
        updated_at = s.updated_at
-  FROM json_populate_recordset(NULL::refunds, %s::json) s
- WHERE r.id = s.id AND r.version = s.version - 1 AND r.merchant_id = s.merchant_id"""
+  FROM s
+ WHERE r.id = ANY(ARRAY(SELECT id FROM s)) AND r.id = s.id AND r.version = s.version - 1 AND r.merchant_id = s.merchant_id"""
 
 
 Part = tuple[str, Sequence[msgspec.Struct]]
