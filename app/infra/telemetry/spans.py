@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
+from app.infra.logs import about
+
 Kind = Literal["server", "consumer", "client"]
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -117,6 +119,7 @@ class client_span:  # noqa: N801 - used as a statement: `with client_span(...)`
         current.set(self._before)
         if error is not None and self.failed is None:
             self.failed = type(error).__name__
+        whose = about.get()
         tell(
             Span(
                 self._name,
@@ -125,7 +128,7 @@ class client_span:  # noqa: N801 - used as a statement: `with client_span(...)`
                 self._before,
                 self._started_at_ns,
                 time.time_ns(),
-                self._attributes,
+                {**({} if whose is None else whose.log_fields()), **self._attributes},
                 self.failed,
                 error,
             )
