@@ -134,7 +134,7 @@ async def _ask(adapter: Adapter, task: PspTask, *, again: bool) -> Outcome:
     except Unavailable:
         raise
     except Exception as error:
-        log.exception("adapter_failed", provider=task.provider, operation=task.operation_id)
+        log.exception("adapter_failed", psp=task.provider, operation=task.operation_id)
         return Unknown(why=f"the adapter failed: {type(error).__name__}")
 
 
