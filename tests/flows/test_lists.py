@@ -9,7 +9,7 @@ from tests.flows.shop import Json, Shop
 LISTS = ("/v1/payment_intents", "/v1/payments", "/v1/refunds")
 
 
-async def data(shop: Shop, path: str) -> list[Json]:
+async def listed(shop: Shop, path: str) -> list[Json]:
     page = await shop.read(path)
     assert (page["object"], page["url"]) == ("list", path.split("?", maxsplit=1)[0])
     found: list[Json] = page["data"]
@@ -57,7 +57,7 @@ async def test_filters_narrow(shop: Shop) -> None:
     since = quote((await shop.read(f"/v1/payment_intents/{paid['id']}"))["created_at"])
 
     async def intents(query: str) -> list[str]:
-        return ids(await data(shop, f"/v1/payment_intents?{query}"))
+        return ids(await listed(shop, f"/v1/payment_intents?{query}"))
 
     assert await intents("status=succeeded") == [paid["id"]]
     assert await intents("reference=order+2") == [declined["id"], paid["id"]]
@@ -78,7 +78,7 @@ async def test_failed_payments_of_a_tenant_are_found_with_their_reasons(shop: Sh
     merchant_id = declined["merchant_id"]
 
     for tenant in (merchant_id, shop.merchant.name):
-        (failed,) = await data(shop, f"/v1/payments?status=failed&tenant={quote(tenant)}")
+        (failed,) = await listed(shop, f"/v1/payments?status=failed&tenant={quote(tenant)}")
         assert failed["failure"]["decline_code"] == "insufficient_funds"
         assert (failed["provider"], failed["provider_status"]) == ("sandbox", "declined")
         assert failed["provider_ref"]
@@ -97,9 +97,9 @@ async def test_refunds_are_listed_by_payment_and_status(shop: Shop) -> None:
     payment, other = await shop.pay(), await shop.pay()
     first, second, third = [(await shop.refund(one, 10)).json["id"] for one in (payment, payment, other)]
 
-    assert ids(await data(shop, f"/v1/refunds?payment_id={payment['id']}")) == [second, first]
-    assert ids(await data(shop, "/v1/refunds?status=succeeded")) == [third, second, first]
-    assert await data(shop, "/v1/refunds?status=failed") == []
+    assert ids(await listed(shop, f"/v1/refunds?payment_id={payment['id']}")) == [second, first]
+    assert ids(await listed(shop, "/v1/refunds?status=succeeded")) == [third, second, first]
+    assert await listed(shop, "/v1/refunds?status=failed") == []
 
 
 @pytest.mark.parametrize("path", LISTS)
@@ -141,6 +141,6 @@ async def test_lists_and_objects_show_the_same(shop: Shop) -> None:
     intent = await shop.read(f"/v1/payment_intents/{payment['payment_intent_id']}")
     del intent["client_secret"]
 
-    assert await data(shop, "/v1/payment_intents") == [intent]
-    assert await data(shop, "/v1/payments") == [await shop.payment(payment)]
-    assert await data(shop, "/v1/refunds") == [await shop.read(f"/v1/refunds/{refund['id']}")]
+    assert await listed(shop, "/v1/payment_intents") == [intent]
+    assert await listed(shop, "/v1/payments") == [await shop.payment(payment)]
+    assert await listed(shop, "/v1/refunds") == [await shop.read(f"/v1/refunds/{refund['id']}")]
