@@ -17,7 +17,7 @@ from statistics import median
 from typing import NamedTuple
 
 from app.infra import embedded_postgres
-from bench import gateway, outbox_pickup, outbox_throughput, rabbit, settlement
+from bench import baseline, gateway, outbox_pickup, outbox_throughput, rabbit, settlement
 from bench.clients import quantile
 from sql.migrate import migrate
 
@@ -113,7 +113,7 @@ def _report(lines: Sequence[Line], rounds: int) -> str:
     head = [
         "# Measured",
         "",
-        f"`make bench`, {datetime.now(UTC):%Y-%m-%d}: {rounds} interleaved rounds; medians, with the lowest and highest round beside them. "
+        f"`make bench`, {datetime.now(UTC):%Y-%m-%d}: {rounds} interleaved rounds; medians, with the lowest and highest round beside them.",
         "Figures with a unit of time or per second drift with the machine; the ratios are what counts.",
         "",
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, load average at the end {os.getloadavg()[0]:.1f}; "
@@ -144,9 +144,8 @@ def _verdict(line: Line) -> str:
 
 
 def _postgres_version() -> str:
-    return subprocess.run(
-        [str(gateway.baseline.pgbench().with_name("postgres")), "--version"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    server = baseline.pgbench().with_name("postgres")
+    return subprocess.run([str(server), "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":
