@@ -43,6 +43,7 @@ OPS_CONNECTIONS = 2
 # What there should be, so that what is missing shows as 0.
 QUEUES = (PSP_QUEUE, WEBHOOKS)
 PROCESSES = ("web", "worker", "clock")
+GAUGES = (*gauges.of_outbox(QUEUES), *payments_gauges.GAUGES, *webhooks_gauges.GAUGES)
 
 Lifespan = Callable[[Resources], AbstractAsyncContextManager[None]]
 
@@ -112,7 +113,7 @@ def _figures(resources: Resources, routes: Sequence[Route]) -> Exposition:
     providers = () if road is None else tuple(road.registry.adapters)
     return Exposition(
         resources.ops_pool,
-        gauges=(*gauges.of_outbox(QUEUES), *payments_gauges.GAUGES, *webhooks_gauges.GAUGES),
+        gauges=GAUGES,
         kinds=PROCESSES,
         zeros={REQUESTS.name: observing.possible_failures(routes), **observed.zeros(providers)},
     )

@@ -9,7 +9,10 @@ FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))
 
 from app.core.errors import ERRORS  # noqa: E402
+from app.infra.telemetry.catalog import FIGURES  # noqa: E402
+from app.infra.telemetry.exposition import OWN  # noqa: E402
 from app.ledger.rules import FEE_FIXED, FEE_PER_MILLE, RULES  # noqa: E402
+from app.main import GAUGES  # noqa: E402
 from app.payments.model import MACHINES  # noqa: E402
 from app.settings import VARIABLES  # noqa: E402
 
@@ -70,7 +73,29 @@ def ledger() -> str:
     )
 
 
-PAGES: dict[str, Callable[[], str]] = {"errors.md": errors, "states.md": states, "settings.md": settings, "ledger.md": ledger}
+def figures() -> str:
+    gauges = [(name, "gauge", gauge.labels, meaning) for gauge in GAUGES for name, meaning in zip(gauge.names, gauge.meanings, strict=True)]
+    counted = [(one.name, type(one).__name__.lower(), one.labels, one.meaning) for one in FIGURES]
+    own = [(name, "gauge", labels, meaning) for name, meaning, labels in OWN]
+    return _page(
+        "Figures",
+        "`GET /metrics` shows them in the form of Prometheus, to whoever brings METRICS_TOKEN if it is set. Every web process shows the "
+        "same: counts of all processes are added up in Postgres every five seconds and never begin at 0 again, gauges are read from the "
+        "tables. Rules for alerts are in `ops/alerts`.",
+        _table(
+            ("name", "kind", "labels", "what it is"),
+            [(f"`{name}`", kind, ", ".join(labels), meaning) for name, kind, labels, meaning in (*own, *gauges, *counted)],
+        ),
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "errors.md": errors,
+    "states.md": states,
+    "settings.md": settings,
+    "ledger.md": ledger,
+    "figures.md": figures,
+}
 
 
 def _page(title: str, introduction: str, body: str) -> str:

@@ -7,7 +7,7 @@ GAUGES = (
     Gauge(
         ("payments_inflight_total", "payments_inflight_oldest_seconds"),
         (
-            "Payments for which a provider was asked and has not answered: `requested` is on its way, `unknown` may have happened.",
+            "Payments whose provider was asked (refunds aside) and has not answered: `requested` is on its way, `unknown` may have happened.",
             "How long the oldest of them has been open; a payer at a challenge page counts.",
         ),
         ("status",),

@@ -17,6 +17,13 @@ from app.infra.telemetry.gauges import Gauge, Reading, read
 from app.infra.telemetry.tally import Delta
 from app.infra.telemetry.totals import Beats
 
+# What the page says of itself and of processes: name, meaning, labels.
+UP = ("gateway_database_up", "Whether Postgres answers.", ())
+UNANSWERED = ("gateway_gauges_unanswered", "Gauges that are missing on the page because their question took too long.", ())
+ALIVE = ("gateway_processes", "Processes that were heard of within the last 15 seconds.", ("kind",))
+SILENT = ("gateway_process_silent_seconds", "How long no process of a kind has been heard of.", ("kind",))
+OWN = (UP, UNANSWERED, ALIVE, SILENT)
+
 # Several scrapers, or one that is impatient, cost one look.
 FRESH_SECONDS = 1.0
 
@@ -48,13 +55,13 @@ class Exposition:
             async with self._pool.connection(timeout=2.0) as connection:
                 counted, beats = await totals.read_totals(connection), await totals.read_beats(connection)
         except psycopg.Error:
-            return _printed([_gauge("gateway_database_up", "Whether Postgres answers.", 0)])
+            return _printed([GaugeMetricFamily(*UP[:2], value=0)])
         readings = await read(self._pool, self._gauges)
         unanswered = sum(one.rows is None for one in readings)
         return _printed(
             [
-                _gauge("gateway_database_up", "Whether Postgres answers.", 1),
-                _gauge("gateway_gauges_unanswered", "Gauges that are missing here because their question took too long.", unanswered),
+                GaugeMetricFamily(*UP[:2], value=1),
+                GaugeMetricFamily(*UNANSWERED[:2], value=unanswered),
                 *self._processes(beats),
                 *(family for one in readings if one.rows is not None for family in _families(one)),
                 *(_family(figure, counted, self._zeros.get(figure.name, ())) for figure in FIGURES),
@@ -62,8 +69,8 @@ class Exposition:
         )
 
     def _processes(self, beats: dict[str, Beats]) -> Iterable[Metric]:
-        alive = GaugeMetricFamily("gateway_processes", "Processes that were heard of within the last 15 seconds.", labels=["kind"])
-        silent = GaugeMetricFamily("gateway_process_silent_seconds", "How long no process of a kind has been heard of.", labels=["kind"])
+        alive = GaugeMetricFamily(*ALIVE[:2], labels=ALIVE[2])
+        silent = GaugeMetricFamily(*SILENT[:2], labels=SILENT[2])
         for kind in sorted({*self._kinds, *beats}):
             found = beats.get(kind)
             alive.add_metric([kind], 0 if found is None else found.alive)
@@ -84,10 +91,6 @@ def _printed(families: Iterable[Metric]) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Finished([*families, *PLATFORM_COLLECTOR.collect()]))
     return generate_latest(registry)
-
-
-def _gauge(name: str, meaning: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, meaning, value=value)
 
 
 def _families(reading: Reading) -> Iterable[Metric]:
