@@ -3,7 +3,8 @@
     async with proxied(url) as proxy:
         proxy.cut("after", "INSERT INTO idempotency_keys")
 
-`before`: the server never sees the COMMIT and rolls back. `after`: the server has committed and nobody hears of it.
+`before`: the server never sees the COMMIT and rolls back. `after`: the server has committed and nobody hears of it. It can also hold
+an answer back for a while: what was asked is done, and whoever asked hears of it late.
 """
 
 import asyncio
@@ -20,19 +21,25 @@ _SSL_REQUEST, _GSS_REQUEST = 80877103, 80877104
 
 
 class Proxy:
-    """`cuts` counts the connections that were cut."""
+    """`cuts` counts the connections that were cut, `held` the answers that were held back."""
 
     def __init__(self, url: str) -> None:
         self.url = ""
         self.cuts = 0
         self._upstream = urlsplit(url)
+        self.held = 0
         self._order: tuple[When, str] | None = None
+        self._delay: tuple[float, bytes] | None = None
         self._down = False
         self._conversations: set[asyncio.Task[None]] = set()
 
     def cut(self, when: When, statement: str) -> None:
         """The next COMMIT of a transaction in which `statement` stood; once."""
         self._order = (when, statement)
+
+    def hold_back(self, seconds: float, words: bytes) -> None:
+        """The next answer that holds `words`; once."""
+        self._delay = (seconds, words)
 
     def go_down(self) -> None:
         """Nobody gets through any more, and whoever is connected is cut off."""
@@ -49,6 +56,13 @@ class Proxy:
         when, self._order = self._order[0], None
         self.cuts += 1
         return when
+
+    def take_delay(self, said: bytes) -> float:
+        if self._delay is None or self._delay[1] not in said:
+            return 0.0
+        seconds, self._delay = self._delay[0], None
+        self.held += 1
+        return seconds
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -122,6 +136,7 @@ class Conversation:
     async def server_speaks(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while said := await reader.read(65536):
             if not self._silenced:
+                await asyncio.sleep(self._proxy.take_delay(said))
                 writer.write(said)
                 await writer.drain()
             elif b"COMMIT\0" in said:
