@@ -7,16 +7,21 @@ GAUGES = (
     Gauge(
         ("payments_inflight_total", "payments_inflight_oldest_seconds"),
         (
-            "Payments whose provider was asked (refunds aside) and has not answered: `requested` is on its way, `unknown` may have happened.",
-            "How long the oldest of them has been open; a payer at a challenge page counts.",
+            (
+                "Payments with an open operation, refunds aside: `requested` has no answer yet, `unknown` may have happened, `pending` was "
+                "taken on by the provider, which answers later, often because the payer is at its challenge page."
+            ),
+            "How long the oldest of them has been open.",
         ),
         ("status",),
         """
-        SELECT status, count(*), extract(epoch FROM statement_timestamp() - min(requested_at))
+        SELECT CASE WHEN status = 'requested' AND provider_ref IS NOT NULL THEN 'pending' ELSE status END,
+               count(*),
+               extract(epoch FROM statement_timestamp() - min(requested_at))
           FROM operations
          WHERE status IN ('requested', 'unknown') AND type <> 'refund'
-         GROUP BY status""",
-        zeros=(("requested",), ("unknown",)),
+         GROUP BY 1""",
+        zeros=(("requested",), ("unknown",), ("pending",)),
     ),
     Gauge(
         ("payments_lookups_late_seconds",),

@@ -223,7 +223,7 @@ async def test_an_empty_system_shows_nothing_to_do(operator: Pool) -> None:
         assert {figure(found, name, queue=queue) for queue in ("psp", "webhooks")} == {0}
     for name in ("webhook_lag_seconds", "payments_lookups_late_seconds", "payment_exceptions_open", "webhook_deliveries_retrying"):
         assert figure(found, name) == 0
-    assert {figure(found, "payments_inflight_total", status=status) for status in ("requested", "unknown")} == {0}
+    assert {figure(found, "payments_inflight_total", status=status) for status in ("requested", "unknown", "pending")} == {0}
     assert (figure(found, "gateway_database_up"), figure(found, "gateway_gauges_unanswered")) == (1, 0)
 
 
@@ -275,6 +275,17 @@ async def test_payments_under_way_are_seen(plain: Watched, session: aiohttp.Clie
     assert (figure(found, "payments_inflight_oldest_seconds", status="requested") or 0) < 30
     plain.system.behave()
     await shop.until_intent(intent, status="succeeded")
+
+
+async def test_a_payer_at_a_challenge_page_is_no_payment_that_hangs(plain: Watched, session: aiohttp.ClientSession) -> None:
+    """The provider has answered, and what is waited for is a person: alerts on payments in flight leave it out."""
+    shop = await shop_of(plain, session)
+
+    reply = await shop.confirm(await shop.intent("authentication_required"))
+
+    assert reply.json["status"] == "requires_action"
+    found = await until(plain, session, "payments_inflight_total", 1, status="pending")
+    assert figure(found, "payments_inflight_total", status="unknown") == 0
 
 
 async def test_a_question_that_takes_too_long_costs_its_own_answer(operator: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
