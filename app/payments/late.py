@@ -7,11 +7,16 @@ from app.payments.moves import Moves, move_operation, record, show_closed
 from app.payments.store import ExceptionRow
 from app.providers.base import Approved, Declined, Outcome
 
+# The member of an operation's `outcome` that holds what was told after it had been closed.
+LATE = "late"
+
 
 def apply_late(moves: Moves, affected: Affected, outcome: Outcome) -> bool:
     """The operation is closed. The same again changes nothing; a success after a failure, or a refund taken back, is booked."""
     operation = affected.operation
     if isinstance(outcome, Approved) and operation.status in ("declined", "failed"):
+        if LATE in (operation.outcome or {}):
+            return False
         _book_exception(moves, affected, outcome)
         return True
     if isinstance(outcome, Declined) and operation.type == "refund" and operation.status == "succeeded":
@@ -22,6 +27,9 @@ def apply_late(moves: Moves, affected: Affected, outcome: Outcome) -> bool:
 
 def _book_exception(moves: Moves, affected: Affected, approved: Approved) -> None:
     operation = affected.operation
+    # A look-up and a callback bring the same truth: beside the answer that closed it, the operation remembers the one that came late.
+    operation.outcome = {**(operation.outcome or {}), LATE: told(approved)}
+    moves.operations.append(operation)
     moves.exceptions.append(
         ExceptionRow(
             id=new_id(),

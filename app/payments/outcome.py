@@ -163,7 +163,11 @@ def _refunded(moves: Moves, affected: Affected) -> None:
     payment.amount_refunded += refund.amount
     show_closed(payment, operation, None)
     target = status_after_refunds(payment, amount_refunded=payment.amount_refunded)
-    record(moves, PAYMENT, payment, target, target, operation_id=operation.id)
+    if target in PAYMENT.targets(target, payment.status):
+        record(moves, PAYMENT, payment, target, target, operation_id=operation.id)
+    else:
+        # It went back while the payment was disputed: the status is the latest chapter, the amounts are the truth.
+        record(moves, PAYMENT, payment, "operation_closed", payment.status, operation_id=operation.id)
     post(moves, affected, "refunded", amount=refund.amount)
     answer(operation, record(moves, REFUND, refund, "succeeded", "succeeded", operation_id=operation.id))
 
