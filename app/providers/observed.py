@@ -104,7 +104,7 @@ class Observed:
             "operation": op,
             "operation_id": reference,
             "outcome": name,
-            "duration_ms": round(seconds * 1000, 2),
+            "duration_ms": int(seconds * 1e5) / 100,
             "provider_reference": getattr(outcome, "provider_ref", None) or None,
         }
         if isinstance(outcome, Declined):
@@ -113,7 +113,9 @@ class Observed:
             detail = outcome.why
         if detail is not None:
             fields["detail"] = detail
-        logs.say("warning" if name in ERRORS else "info", "psp_answered", "providers", fields)
+        logs.say(
+            "warning" if name in ERRORS else "info", "psp_answered", "providers", fields, foreign=f"{fields['provider_reference']} {detail}"
+        )
 
 
 def observed(registry: Registry) -> Registry:
