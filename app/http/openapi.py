@@ -50,6 +50,9 @@ _BODY_ERRORS = (
     UnsupportedMediaType,
 )
 _KEY_ERRORS = (IdempotencyKeyInvalid, IdempotencyKeyReused, IdempotencyInProgress)
+# As `headers` reads them: bare or an RFC 8941 string; entity tags as RFC 9110 has them, of which only versions can match.
+_KEY = r'^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-~][ -~]{0,254})$'
+_ENTITY_TAGS = r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'
 
 Json = dict[str, Any]
 
@@ -213,9 +216,9 @@ def _header_parameters(route: Route) -> list[Json]:
     if route.access != "nobody":
         headers["Tollgate-Version"] = {"type": "string", "enum": list(API_VERSIONS)}
     if route.body is not None:
-        headers["Idempotency-Key"] = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]+$"}
+        headers["Idempotency-Key"] = {"type": "string", "pattern": _KEY, "examples": ["order-1001", '"order-1001"']}
     if route.waits:
         headers["Prefer"] = {"type": "string", "examples": ["wait=5", "respond-async"]}
     if route.conditional:
-        headers["If-Match"] = {"type": "string", "pattern": '^(\\*|"[0-9]{1,9}")$', "examples": ["*", '"3"']}
+        headers["If-Match"] = {"type": "string", "pattern": _ENTITY_TAGS, "examples": ["*", '"3"']}
     return [{"name": name, "in": "header", "schema": schema} for name, schema in headers.items()]
