@@ -13,7 +13,7 @@ CREATE TABLE customers (
 CREATE INDEX customers_merchant ON customers (merchant_id, livemode, id);
 
 CREATE TABLE payment_intents (
-    id                  uuid PRIMARY KEY,
+    id                  uuid NOT NULL,
     merchant_id         uuid NOT NULL,
     livemode            boolean NOT NULL,
     customer_id         uuid,
@@ -51,9 +51,11 @@ CREATE INDEX payment_intents_merchant ON payment_intents (merchant_id, livemode,
 -- No predicate on `status`: it would make every change of status write to every index of the row (no heap-only update).
 -- The clock walks this index from its mark instead.
 CREATE INDEX payment_intents_expiry ON payment_intents (expires_at);
+-- Here and below the last index: while a table is empty all of them look alike, and the planner then walks the youngest.
+ALTER TABLE payment_intents ADD PRIMARY KEY (id);
 
 CREATE TABLE payments (
-    id                       uuid PRIMARY KEY,
+    id                       uuid NOT NULL,
     payment_intent_id        uuid NOT NULL,
     merchant_id              uuid NOT NULL,
     livemode                 boolean NOT NULL,
@@ -102,9 +104,10 @@ CREATE INDEX payments_merchant ON payments (merchant_id, livemode, id);
 CREATE INDEX payments_intent ON payments (payment_intent_id);
 -- Set while the authorization stands and null otherwise, so a sale never touches this index.
 CREATE INDEX payments_authorization_expiry ON payments (authorization_expires_at) WHERE authorization_expires_at IS NOT NULL;
+ALTER TABLE payments ADD PRIMARY KEY (id);
 
 CREATE TABLE operations (
-    id                uuid PRIMARY KEY,
+    id                uuid NOT NULL,
     payment_id        uuid NOT NULL,
     payment_intent_id uuid NOT NULL,
     refund_id         uuid,
@@ -134,9 +137,10 @@ CREATE TABLE operations (
 CREATE UNIQUE INDEX one_open_operation_per_payment ON operations (payment_id) WHERE status IN ('requested', 'unknown') AND type <> 'refund';
 CREATE INDEX operations_payment ON operations (payment_id);
 CREATE INDEX operations_lookup ON operations (next_lookup_at) WHERE next_lookup_at IS NOT NULL;
+ALTER TABLE operations ADD PRIMARY KEY (id);
 
 CREATE TABLE refunds (
-    id            uuid PRIMARY KEY,
+    id            uuid NOT NULL,
     payment_id    uuid NOT NULL,
     merchant_id   uuid NOT NULL,
     livemode      boolean NOT NULL,
@@ -155,6 +159,7 @@ CREATE TABLE refunds (
 ) WITH (fillfactor = 70);
 CREATE INDEX refunds_payment ON refunds (payment_id);
 CREATE INDEX refunds_merchant ON refunds (merchant_id, livemode, id);
+ALTER TABLE refunds ADD PRIMARY KEY (id);
 
 -- What a PSP says happened and no edge or limit admits: booked against suspense, and owned by somebody until it is resolved.
 CREATE TABLE exceptions (

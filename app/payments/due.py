@@ -28,7 +28,7 @@ WITH due AS MATERIALIZED (
      LIMIT %s
        FOR UPDATE SKIP LOCKED
 )
-UPDATE operations o SET next_lookup_at = NULL FROM due WHERE o.id = due.id
+UPDATE operations o SET next_lookup_at = NULL WHERE o.id = ANY(ARRAY(SELECT id FROM due))
 RETURNING {", ".join("o." + name for name in Operation.__struct_fields__)}"""  # noqa: S608 - made of our own struct's field names
 
 DUE_AUTHORIZATIONS = """
