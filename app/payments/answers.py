@@ -59,7 +59,7 @@ async def answer_waited(
         data, version = await _present(road, asking_of(call), waited)
         return answer(202, show(data), etag=version, location=location, retry_after_seconds=LOOK_AGAIN_SECONDS)
     data = show(answered.data.encode())
-    if answered.status in ("declined", "failed"):
+    if is_refusal(answered):
         return problem(
             refused(answered, data),
             instance=call.path,
@@ -68,6 +68,11 @@ async def answer_waited(
             idempotency_expires_at=expires_at,
         )
     return answer(done_status, data, etag=answered.version, replayed=waited.replayed, idempotency_expires_at=expires_at)
+
+
+def is_refusal(answered: Answered) -> bool:
+    """Whether a PSP said no. What ended without its word, as a challenge that nobody answered, is told as it stands."""
+    return answered.status == "declined" or (answered.status == "failed" and "reason" in (answered.outcome or {}))
 
 
 def refused(answered: Answered, data: bytes) -> DomainError:

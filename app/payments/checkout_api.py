@@ -24,6 +24,7 @@ from app.core.ids import Id, typeid
 from app.http import Answer, Body, Call, Route, answer
 from app.infra.db import transaction
 from app.payments import intent_actions, store
+from app.payments.answers import is_refusal
 from app.payments.asking import Asking
 from app.payments.intent_api import Url
 from app.payments.methods import Method, as_stored
@@ -81,7 +82,7 @@ async def confirm_checkout(call: Call[CheckoutConfirm]) -> Answer:
     after, _ = await _read(call, intent.id)
     if waited.answered is None:
         return answer(202, _view(after, merchant_name), location=f"/v1/checkout/{typeid('pi', intent.id)}", retry_after_seconds=1)
-    if waited.answered.status in ("declined", "failed"):
+    if is_refusal(waited.answered):
         raise _refused(after)
     return answer(200, _view(after, merchant_name), replayed=waited.replayed)
 

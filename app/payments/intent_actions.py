@@ -29,6 +29,8 @@ from app.payments.road import Road
 from app.payments.write import write
 
 ALWAYS_CHANGEABLE = ("metadata", "description")
+# Source: API.md, "Conventions". What a request brings is counted where it is read; this is what it adds up to.
+MOST_METADATA_PAIRS = 50
 
 
 async def create(road: Road, asking: Asking, fields: Mapping[str, Any]) -> tuple[Id, Shown]:
@@ -97,7 +99,7 @@ async def confirm(
 async def update(road: Road, asking: Asking, intent_id: Id, changes: Mapping[str, Any]) -> Shown:
     """Metadata and description always, the rest before the confirmation.
 
-    Raises NotFound, IllegalTransition, IntentExpired, VersionConflict, InvalidValue (customer_id), TestCardRequired.
+    Raises NotFound, IllegalTransition, IntentExpired, VersionConflict, InvalidValue (customer_id, metadata), TestCardRequired.
     """
     async with asking_transaction(road, asking) as connection:
         intent = await locked_intent(connection, intent_id)
@@ -181,5 +183,8 @@ async def _require_customer(connection: Connection, customer_id: Id) -> None:
 
 
 def _merged(metadata: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    merged = {**metadata, **changes}
-    return {name: value for name, value in merged.items() if value is not None}
+    """Raises InvalidValue when there would be too many pairs."""
+    merged = {name: value for name, value in {**metadata, **changes}.items() if value is not None}
+    if len(merged) > MOST_METADATA_PAIRS:
+        raise InvalidValue(f"There would be {len(merged)} pairs; {MOST_METADATA_PAIRS} are allowed.", param="metadata")
+    return merged

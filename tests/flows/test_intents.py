@@ -145,6 +145,50 @@ async def test_after_the_confirmation_only_words_can_be_changed(shop: Shop) -> N
     assert (amount.status, amount.json["code"], amount.json["param"]) == (409, "illegal_transition", "amount")
 
 
+async def test_metadata_stays_within_fifty_pairs(shop: Shop) -> None:
+    """Also when they come one by one; a pair that is taken away makes room."""
+    intent = await shop.intent(metadata={str(n): "x" for n in range(50)})
+    path = f"/v1/payment_intents/{intent['id']}"
+    more = await shop.ask("PATCH", path, {"metadata": {"50": "x"}})
+    other = await shop.ask("PATCH", path, {"metadata": {"50": "x", "0": None}})
+
+    assert (more.status, more.json["code"], more.json["param"]) == (422, "invalid_value", "metadata")
+    assert (other.status, len(other.json["metadata"])) == (200, 50)
+
+
+async def test_a_provider_that_is_not_there_is_no_route(shop: Shop) -> None:
+    """Whoever names one gets that one or none."""
+    intent = await shop.intent(provider="nobody")
+    reply = await shop.confirm(intent)
+
+    assert (reply.status, reply.json["code"]) == (422, "no_route")
+
+
+@pytest.mark.parametrize("currency", ["JPY", "EUR", "BHD", "CLF"])
+async def test_amounts_are_minor_units_in_every_currency(shop: Shop, currency: str) -> None:
+    """Whole yen, thousandths of a dinar: the same integers, up to the largest."""
+    small = await shop.pay(amount=1, currency=currency)
+    large = await shop.pay(amount=999_999_999_999, currency=currency)
+    refund = await shop.refund(large)
+
+    assert (small["amount_captured"], small["fee"], small["net"]) == (1, 30, -29)
+    assert (large["amount_captured"], large["currency"], large["fee"]) == (999_999_999_999, currency, 29_000_000_030)
+    assert refund.json["amount"] == 999_999_999_999
+
+
+async def test_a_refused_cancellation_can_be_tried_again(shop: Shop) -> None:
+    """The provider did not void: 402, the intent stays authorized, and the next attempt succeeds."""
+    intent = await shop.intent(capture_method="manual")
+    await shop.confirm(intent)
+    shop.system.strike("void", "error_before_effect", status=422)
+    refused = await shop.cancel(intent)
+    between = await shop.read(f"/v1/payment_intents/{intent['id']}")
+    again = await shop.cancel(intent)
+
+    assert (refused.status, refused.json["code"], refused.json["payment"]["status"]) == (402, "payment_declined", "authorized")
+    assert (between["status"], again.status, again.json["status"]) == ("authorized", 200, "canceled")
+
+
 async def test_a_live_key_finds_no_provider(shop: Shop) -> None:
     """Live money has no route yet: the confirmation is 422, and no sandbox card is taken for real."""
     live = shop.merchant.live

@@ -35,7 +35,7 @@ def routes_with_ids(document: Json) -> Iterator[Walk]:
                 for one in operation["parameters"]
                 if one["in"] == "path" and (found := re.match(r"\^(\w+)_\[", one["schema"].get("pattern", "")))
             }
-            if prefixes and operation["security"] and not template.startswith("/v1/ops"):
+            if prefixes and {"bearer": []} in operation["security"] and not template.startswith("/v1/ops"):
                 yield Walk(verb.upper(), template, prefixes)
 
 

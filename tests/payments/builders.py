@@ -41,8 +41,8 @@ class Counter:
         self.road = road
         self.writer = writer
 
-    def asking(self) -> Asking:
-        return Asking(MERCHANT, livemode=False, actor="test", route="POST /v1/x", idempotency_key=None, fingerprint=b"")
+    def asking(self, key: str | None = None) -> Asking:
+        return Asking(MERCHANT, livemode=False, actor="test", route="POST /v1/x", idempotency_key=key, fingerprint=b"")
 
     async def intent(self, **fields: Any) -> Id:
         given = {"amount": 10000, "currency": "EUR", "capture_method": "automatic", **fields}
@@ -51,9 +51,11 @@ class Counter:
 
     async def confirm(self, intent_id: Id) -> Id:
         """The operation that was asked for."""
+        return (await self.confirming(intent_id)).operation_id
+
+    async def confirming(self, intent_id: Id, key: str | None = None) -> Waited:
         card = {"type": "card", "token": "tok_sandbox_approved"}
-        asked = await intent_actions.confirm(self.road, self.asking(), intent_id, payment_method=card, return_url=None, wait_seconds=0)
-        return asked.operation_id
+        return await intent_actions.confirm(self.road, self.asking(key), intent_id, payment_method=card, return_url=None, wait_seconds=0)
 
     async def sale(self, **fields: Any) -> Id:
         return await self.confirm(await self.intent(**fields))
