@@ -46,7 +46,7 @@ def test_every_command_exists(page: Path) -> None:
     """`tollgate …` on a page is a command of this code."""
     wrong = set()
     for words in re.findall(
-        r"\btollgate((?: [a-z][a-z-]+)+)", " ".join([*_CODE.findall(prose(page)), *blocks(page, "console"), *blocks(page, "sh")])
+        r"\btollgate((?: [a-z][a-z-]+)+)", "\n".join([*_CODE.findall(prose(page)), *blocks(page, "console"), *blocks(page, "sh")])
     ):
         found: click.Command = tollgate
         for word in words.split():
