@@ -1,8 +1,10 @@
 """Prints the story as tables that answer by themselves: what was taken, what it cost, who is owed what, and whether the books balance."""
 
 import re
+import sys
 from collections.abc import Iterable
 from datetime import datetime
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +22,9 @@ _NUMBERS = {"debit", "credit", "pending", "available", "together", "at, ms", CUR
 
 
 def console() -> Console:
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal that knows no arrows shall not end the demo.
+        sys.stdout.reconfigure(errors="replace")
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=_WIDTH_OF_FILES)
 
