@@ -115,4 +115,6 @@ INSERT INTO state_transitions (machine, event, from_status, to_status, announced
     ('operation', 'declined', 'unknown', 'declined', false),
     ('operation', 'failed', 'requested', 'failed', false),
     ('operation', 'failed', 'unknown', 'failed', false),
+    ('operation', 'found', 'failed', 'succeeded', false),
+    ('operation', 'found', 'declined', 'succeeded', false),
     ('operation', 'reversed', 'succeeded', 'failed', false);

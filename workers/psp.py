@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from functools import partial
 
 import msgspec
@@ -13,7 +14,7 @@ from app.core.ids import typeid
 from app.infra.db import Connection, Pool, assert_no_transaction, connect, open_pool
 from app.infra.group_commit import Lane
 from app.payments import store
-from app.payments.moves import LOOK_UP, PSP_QUEUE, SEND, LookUpTask, PspTask, browser_url, psp_request
+from app.payments.moves import KEY_LIFETIME, LOOK_UP, PSP_QUEUE, SEND, LookUpTask, PspTask, browser_url, psp_request
 from app.payments.road import DONE
 from app.payments.settle import OperationMissing, Settled, Settlement, settle_batch, touched
 from app.providers.base import Adapter, Declined, NotFound, Outcome, Unavailable, Unknown
@@ -21,6 +22,7 @@ from app.providers.codes import reason_of
 from app.providers.configured import configured
 from app.providers.observed import observed
 from app.providers.registry import Registry, UnknownProvider
+from app.providers.storable import storable
 from app.settings import Settings
 from outbox.intake import Queue
 from outbox.wake import Waker
@@ -71,10 +73,11 @@ class Desk:
         assert_no_transaction()
         if row.past_deadline():
             raise outbox.Postpone(0.0)
+        asked_at = now()
         found = await adapter.look_up(typeid("op", task.operation_id)) if adapter.capabilities.can_look_up else NotFound()
         if isinstance(found, NotFound):
             found = await self._not_found(adapter, task)
-        await self._book(row, task, found, actor=f"look-up:{task.provider}")
+        await self._book(row, task, found, actor=f"look-up:{task.provider}", looked_up_at=asked_at)
 
     async def exhausted(self, row: outbox.Claimed, error: str) -> None:
         """The provider could not be reached for long. What was certainly never sent is closed; what may have been sent is unknown.
@@ -113,13 +116,18 @@ class Desk:
             intent = await store.read_intent(connection, task.payment_intent_id)
         if operation is None or payment is None or intent is None:
             raise LookupError(f"operation {task.operation_id} is not there")
-        if not (operation.is_open and adapter.capabilities.honours_keys and now() < operation.key_expires_at):
+        lifetime = min(KEY_LIFETIME, timedelta(seconds=adapter.capabilities.key_lifetime_seconds))
+        if not (operation.is_open and adapter.capabilities.honours_keys and now() < operation.requested_at + lifetime):
             return Unknown(why="the provider does not know the reference (yet)")
         request = psp_request(operation, payment, return_url=browser_url(intent))
         return await adapter.send(msgspec.structs.replace(request, first_attempt=False))
 
-    async def _book(self, row: outbox.Claimed, task: PspTask | LookUpTask, outcome: Outcome, *, actor: str) -> None:
-        settled = await self._settle.submit(Settlement(row=row, task=task, outcome=outcome, actor=actor))
+    async def _book(
+        self, row: outbox.Claimed, task: PspTask | LookUpTask, outcome: Outcome, *, actor: str, looked_up_at: datetime | None = None
+    ) -> None:
+        settled = await self._settle.submit(
+            Settlement(row=row, task=task, outcome=storable(outcome), actor=actor, looked_up_at=looked_up_at)
+        )
         if not settled.held:
             raise outbox.LeaseLost
         if settled.error is not None:
@@ -140,7 +148,9 @@ async def _ask(adapter: Adapter, task: PspTask, *, again: bool) -> Outcome:
 
 async def _again(adapter: Adapter, task: PspTask) -> Outcome:
     request = msgspec.structs.replace(task.request, first_attempt=False)
-    if adapter.capabilities.honours_keys:
+    # A key that has ended at the provider is a new one there: from then on only a look-up is safe.
+    lifetime = min(KEY_LIFETIME, timedelta(seconds=adapter.capabilities.key_lifetime_seconds))
+    if adapter.capabilities.honours_keys and task.requested_at is not None and now() < task.requested_at + lifetime:
         return await adapter.send(request)
     if not adapter.capabilities.can_look_up:
         return Unknown(why="an earlier request may have been sent, and the provider cannot be asked")

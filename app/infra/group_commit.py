@@ -20,21 +20,32 @@ Answer = TypeVar("Answer")
 Batch = Callable[[Connection, list[Row]], Awaitable[Sequence[Answer]]]
 Connect = Callable[[], Awaitable[Connection]]
 
-# Two locks taken in the other order, a row that somebody holds for long, a snapshot that is too old, a key that somebody wrote
+# Two locks taken in the other order, a snapshot that is too old, a key that somebody wrote
 # between our look and our insert: the same again may pass.
 _PASSING = (
     psycopg.errors.DeadlockDetected,
-    psycopg.errors.LockNotAvailable,
     psycopg.errors.SerializationFailure,
     psycopg.errors.UniqueViolation,
 )
 _TRIES = 4
+# A row that somebody holds longer than the lane's lock timeout (250 ms) steps aside this often, so that it never holds up the rest.
+_LOCKED_TRIES = 12
+_LOCKED_PAUSE_SECONDS = 0.1
 
 log = structlog.get_logger("group_commit")
 
 
 class DatabaseUnavailable(psycopg.OperationalError):
     """The database cannot be reached; whether the last batch was committed is found out by asking again with the same keys."""
+
+
+class _Item(Generic[Row, Answer]):
+    __slots__ = ("future", "row", "tries")
+
+    def __init__(self, row: Row, future: "asyncio.Future[Answer]") -> None:
+        self.row = row
+        self.future = future
+        self.tries = 0
 
 
 class Lane(Generic[Row, Answer]):
@@ -55,7 +66,8 @@ class Lane(Generic[Row, Answer]):
         self._batch = batch
         self._keys = keys
         self._max_batch = max_batch
-        self._waiting: list[tuple[Row, asyncio.Future[Answer]]] = []
+        self._waiting: list[_Item[Row, Answer]] = []
+        self._locked: list[_Item[Row, Answer]] = []
         self._connection: Connection | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -73,7 +85,7 @@ class Lane(Generic[Row, Answer]):
         """Raises what the database said about this row alone, or DatabaseUnavailable."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((row, future))
+        self._waiting.append(_Item(row, future))
         if self._running is None or self._running.done():
             # Not the context of whoever happens to come first: the lane's lines and transactions are not that one's.
             self._running = loop.create_task(self._run(), context=Context())
@@ -81,49 +93,62 @@ class Lane(Generic[Row, Answer]):
 
     async def _run(self) -> None:
         await asyncio.sleep(0)  # whatever is ready in this turn of the loop joins the first batch
-        while self._waiting:
+        while self._waiting or self._locked:
             batch = self._take()
-            self.batches += 1
-            self.rows += len(batch)
-            await self._settle(batch)
+            if batch:
+                self.batches += 1
+                self.rows += len(batch)
+                await self._settle(batch)
+            if self._locked:
+                # One of them, alone; without others to carry meanwhile there is no hurry.
+                if not batch:
+                    await asyncio.sleep(_LOCKED_PAUSE_SECONDS)
+                await self._settle([self._locked.pop(0)])
 
-    def _take(self) -> list[tuple[Row, asyncio.Future[Answer]]]:
-        taken: list[tuple[Row, asyncio.Future[Answer]]] = []
-        later: list[tuple[Row, asyncio.Future[Answer]]] = []
-        touched: set[Hashable] = set()
+    def _take(self) -> "list[_Item[Row, Answer]]":
+        taken: list[_Item[Row, Answer]] = []
+        later: list[_Item[Row, Answer]] = []
+        touched: set[Hashable] = {key for item in self._locked for key in self._keys(item.row)}
         for position, item in enumerate(self._waiting):
             if len(taken) == self._max_batch:
                 later.extend(self._waiting[position:])
                 break
-            keys = tuple(self._keys(item[0]))
+            keys = tuple(self._keys(item.row))
             # A row that has to wait also blocks those behind it that touch the same things, so their order stays.
             (later if touched.intersection(keys) else taken).append(item)
             touched.update(keys)
         self._waiting = later
         return taken
 
-    async def _settle(self, batch: list[tuple[Row, asyncio.Future[Answer]]]) -> None:
+    async def _settle(self, batch: "list[_Item[Row, Answer]]") -> None:
         try:
-            answers = await self._attempt([row for row, _ in batch])
+            answers = await self._attempt([item.row for item in batch])
         except DatabaseUnavailable as error:
             # No row is to blame, so no half would fare better; each look would cost everybody behind it the same time again.
-            for _, future in batch:
-                _refuse(future, error)
+            for item in batch:
+                _refuse(item.future, error)
         except psycopg.Error as error:
             if len(batch) == 1:
-                _refuse(batch[0][1], error)
+                self._refuse_or_step_aside(batch[0], error)
                 return
             log.warning("batch_bisected", lane=self.name, rows=len(batch), error=type(error).__name__)
             middle = len(batch) // 2
             await self._settle(batch[:middle])
             await self._settle(batch[middle:])
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to those who wait, not to the lane
-            for _, future in batch:
-                _refuse(future, error)
+            for item in batch:
+                _refuse(item.future, error)
         else:
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            for item, answer in zip(batch, answers, strict=True):
+                if not item.future.done():
+                    item.future.set_result(answer)
+
+    def _refuse_or_step_aside(self, item: "_Item[Row, Answer]", error: psycopg.Error) -> None:
+        item.tries += 1
+        if isinstance(error, psycopg.errors.LockNotAvailable) and item.tries < _LOCKED_TRIES:
+            self._locked.append(item)
+        else:
+            _refuse(item.future, error)
 
     async def _attempt(self, rows: list[Row]) -> Sequence[Answer]:
         for last in range(_TRIES):

@@ -70,9 +70,15 @@ async def answer_waited(
     return answer(done_status, data, etag=answered.version, replayed=waited.replayed, idempotency_expires_at=expires_at)
 
 
+_REFUSALS = frozenset({"payment_failed", "failed", "capture_failed", "operation_closed"})
+
+
 def is_refusal(answered: Answered) -> bool:
-    """Whether a PSP said no. What ended without its word, as a challenge that nobody answered, is told as it stands."""
-    return answered.status == "declined" or (answered.status == "failed" and "reason" in (answered.outcome or {}))
+    """Whether a PSP said no. What ended without its word, as a challenge that nobody answered, is told as it stands.
+
+    Read from the event that answered and not from what became of the operation later: a final answer stays.
+    """
+    return answered.event in _REFUSALS or (answered.event == "canceled" and "reason" in (answered.outcome or {}))
 
 
 def refused(answered: Answered, data: bytes) -> DomainError:

@@ -36,6 +36,8 @@ async def receive_event(call: Call[Any]) -> Answer:
         raise NotFound from error
     except BadSignature as error:
         raise SignatureInvalid(f"{str(error).capitalize()}.") from error
+    if not 1 <= len(event.event_id) <= 255 or "\x00" in event.event_id:
+        raise SignatureInvalid("The event's id is not one that can be kept.")
     async with transaction(call.resources.writer_pool) as connection:
         fresh = await outbox.inbox.receive(connection, name, event.event_id, call.raw_body)
         operation = await store.read_operation(connection, _operation_id(event.reference)) if fresh else None

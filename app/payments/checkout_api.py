@@ -1,7 +1,7 @@
 """The payer's browser: two routes that the client secret opens, and that show what a payer may see."""
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -40,7 +40,6 @@ _ENDED = ("succeeded", "failed", "canceled", "expired", "authorized")
 class CheckoutConfirm(Body):
     payment_method: Method | None = None
     return_url: Url | None = None
-    wait_seconds: Annotated[int, msgspec.Meta(ge=0, le=25)] = 10
 
 
 class CheckoutView(msgspec.Struct):
@@ -66,7 +65,8 @@ async def confirm_checkout(call: Call[CheckoutConfirm]) -> Answer:
         merchant_id=intent.merchant_id,
         livemode=intent.livemode,
         actor="payer",
-        route=call.route,
+        # The same key of two payers is two keys.
+        route=f"{call.route}#{intent.id}",
         idempotency_key=call.idempotency_key,
         fingerprint=call.fingerprint,
         traceparent=call.traceparent,
@@ -77,7 +77,7 @@ async def confirm_checkout(call: Call[CheckoutConfirm]) -> Answer:
         intent.id,
         payment_method=as_stored(call.body.payment_method),
         return_url=call.body.return_url,
-        wait_seconds=float(call.body.wait_seconds),
+        wait_seconds=call.wait_seconds,
     )
     after, _ = await _read(call, intent.id)
     if waited.answered is None:
@@ -136,6 +136,7 @@ ROUTES = (
         access="nobody",
         for_payers=True,
         body=CheckoutConfirm,
+        waits=True,
         answers={200: CheckoutView, 202: CheckoutView},
         errors=(
             Unauthenticated,

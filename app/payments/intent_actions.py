@@ -47,7 +47,8 @@ async def create(road: Road, asking: Asking, fields: Mapping[str, Any]) -> tuple
     intent = _new_intent(asking, fields, moves.now)
     status = "requires_payment_method" if intent.payment_method is None else "requires_confirmation"
     event = record(moves, INTENT, intent, "created", status, operation_id=None)
-    key = asking.key(moves.now)
+    # Its repeat must not make another intent of the same order once the key has ended: it goes on to confirm, which moves money.
+    key = asking.key(moves.now, moves_money=bool(fields.get("confirm")))
     key.object_id, key.event_id, key.answer_status = intent.id, event.id, 201
     created = await road.create.submit(NewIntent(key, moves))
     if created.stored is None:

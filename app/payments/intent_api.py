@@ -114,6 +114,7 @@ async def create_intent(call: Call[CreateIntent]) -> Answer:
         "metadata": body.metadata,
         "provider": body.provider,
         "setup_future_usage": body.setup_future_usage,
+        "confirm": body.confirm,
     }
     if body.confirm and fields["payment_method"] is None:
         raise PaymentMethodRequired(param="payment_method")

@@ -98,6 +98,8 @@ OPERATION = Machine(
         *_edges("succeeded", OPEN_OPERATION, "succeeded", announced=False),
         *_edges("declined", OPEN_OPERATION, "declined", announced=False),
         *_edges("failed", OPEN_OPERATION, "failed", announced=False),
+        # The truth of a challenge that was given up and passed all the same, while the payment still waited.
+        *_edges("found", ("failed", "declined"), "succeeded", announced=False),
         # A refund that the PSP takes back after it had succeeded.
         *_edges("reversed", ("succeeded",), "failed", announced=False),
     ),

@@ -17,11 +17,20 @@ from app.webhooks.fan_out import Announcement, announcement
 from outbox import NewRow
 
 PSP_QUEUE = "psp"
+# The purpose of an operation that gives back what nobody wanted any more.
+COMPENSATION = "compensation"
 SEND = "psp.send"
 LOOK_UP = "psp.look_up"
 
 # How long a provider keeps our key is the adapter's to say; this is what we promise at most before a look-up must come first.
 KEY_LIFETIME = timedelta(hours=24)
+
+
+# The first look-up after an unknown outcome waits for what may still be on its way; each later one waits twice as long.
+FIRST_LOOK_UP = timedelta(seconds=2)
+LONGEST_LOOK_UP = timedelta(minutes=10)
+# More doublings than that reach the longest wait anyway.
+_MOST_LOOK_UPS = 1000
 
 
 class PspTask(msgspec.Struct):
@@ -33,6 +42,7 @@ class PspTask(msgspec.Struct):
     payment_id: Id
     payment_intent_id: Id
     refund_id: Id | None = None
+    requested_at: datetime | None = None
 
 
 class LookUpTask(msgspec.Struct):
@@ -61,6 +71,8 @@ class Moves(msgspec.Struct):
     new_refunds: list[Refund] = []
     new_operations: list[Operation] = []
     exceptions: list[ExceptionRow] = []
+    # Payments whose charge has to be looked up, because giving it up was refused.
+    charges_to_look_up: list[Id] = []
     postings: list[Posting] = []
     announcements: list[Announcement] = []
     outbox: list[NewRow] = []
@@ -168,6 +180,7 @@ def open_operation(
         payment_id=payment.id,
         payment_intent_id=payment.payment_intent_id,
         refund_id=operation.refund_id,
+        requested_at=operation.requested_at,
     )
     moves.outbox.append(psp_row(moves, SEND, task, operation))
     return operation
@@ -181,6 +194,7 @@ def open_refund(
     reason: str | None,
     metadata: dict[str, str] | None = None,
     operation_id: Id | None = None,
+    purpose: str | None = None,
 ) -> Operation:
     """Reserve `amount` under the payment's lock and ask the PSP for it. The caller has checked that it is refundable."""
     refund = Refund(
@@ -202,7 +216,17 @@ def open_refund(
     )
     record(moves, REFUND, refund, "created", "pending", operation_id=None)
     payment.refund_reserved += amount
-    return open_operation(moves, payment, "refund", amount=amount, refund=refund, operation_id=operation_id)
+    return open_operation(moves, payment, "refund", amount=amount, refund=refund, operation_id=operation_id, purpose=purpose)
+
+
+def call_off(moves: Moves, operation: Operation, payment: Payment, *, purpose: str) -> Operation:
+    """Give up a charge that waits for its payer: it is closed here and voided at the provider, whose answer ends the payment.
+
+    The caller sets the answer of `operation`.
+    """
+    move_operation(moves, operation, "failed", "failed")
+    show_closed(payment, operation, None)
+    return open_operation(moves, payment, "void", amount=payment.amount, purpose=purpose)
 
 
 def psp_request(operation: Operation, payment: Payment, *, return_url: str) -> PspRequest:
@@ -266,6 +290,14 @@ def move_operation(moves: Moves, operation: Operation, event: str, target: str) 
     if target in ("succeeded", "declined", "failed"):
         operation.closed_at = moves.now
         operation.next_lookup_at = None
+    if not any(known is operation for known in moves.operations):
+        moves.operations.append(operation)
+
+
+def schedule_look_up(moves: Moves, operation: Operation) -> None:
+    """Have the clock ask the provider what became of it."""
+    operation.next_lookup_at = moves.now + min(FIRST_LOOK_UP * 2 ** min(operation.lookups, 12), LONGEST_LOOK_UP)
+    operation.lookups = min(operation.lookups + 1, _MOST_LOOK_UPS)
     if not any(known is operation for known in moves.operations):
         moves.operations.append(operation)
 

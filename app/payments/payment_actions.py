@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from app.core.errors import AmountExceedsAuthorized, AmountExceedsRefundable, IllegalTransition, OperationInProgress
-from app.core.ids import Id, new_id
+from app.core.ids import Id, new_id, parse_typeid
 from app.infra import idempotency
+from app.infra.db import Connection
 from app.infra.idempotency import KeyRow
 from app.payments import store
 from app.payments.asking import (
@@ -20,8 +21,8 @@ from app.payments.asking import (
     shown,
     unless_key_raced,
 )
-from app.payments.model import INTENT, REQUIRES, Intent, Payment, refundable
-from app.payments.moves import Moves, open_operation, open_refund, record
+from app.payments.model import INTENT, REQUIRES, Intent, Operation, Payment, refundable
+from app.payments.moves import Moves, call_off, open_operation, open_refund, record
 from app.payments.present import render
 from app.payments.road import Road
 from app.payments.write import write
@@ -113,7 +114,7 @@ async def cancel(road: Road, asking: Asking, intent_id: Id, *, wait_seconds: flo
                 raise OperationInProgress("The intent is being confirmed.")
             moves = begin(asking)
             key = asking.key(moves.now)
-            key.object_id, key.operation_id = intent.id, _cancel(moves, intent, payment)
+            key.object_id, key.operation_id = intent.id, _cancel(moves, intent, payment, await _pending(connection, payment))
             key.event_id = intent.last_event_id
             queues = await write(connection, moves)
             await idempotency.insert(connection, [key])
@@ -124,12 +125,15 @@ async def cancel(road: Road, asking: Asking, intent_id: Id, *, wait_seconds: flo
     return Waited(key.operation_id, answered, key, replayed=was_there)
 
 
-def _cancel(moves: Moves, intent: Intent, payment: Payment | None) -> Id | None:
+def _cancel(moves: Moves, intent: Intent, payment: Payment | None, charge: Operation | None) -> Id | None:
     """The void to wait for; None when the intent is canceled already, or has to wait for what was asked before."""
     if intent.status in REQUIRES:
         intent.cancellation_reason = BY_MERCHANT
         intent.next_action = None
-        record(moves, INTENT, intent, "canceled", "canceled", operation_id=None)
+        event = record(moves, INTENT, intent, "canceled", "canceled", operation_id=None)
+        if charge is not None and charge.is_open and payment is not None:
+            charge.answer_event_id = event.id
+            call_off(moves, charge, payment, purpose=BY_MERCHANT)
         return None
     if intent.status not in ("processing", "authorized") or payment is None:
         hint = " Refund the payment instead." if intent.status == "succeeded" else ""
@@ -143,6 +147,12 @@ def _cancel(moves: Moves, intent: Intent, payment: Payment | None) -> Id | None:
     operation = open_operation(moves, payment, "void", amount=payment.amount, purpose=BY_MERCHANT)
     record(moves, INTENT, intent, "cancel_requested", intent.status, operation_id=operation.id)
     return operation.id
+
+
+async def _pending(connection: Connection, payment: Payment | None) -> Operation | None:
+    if payment is None or payment.pending_operation is None:
+        return None
+    return await store.read_operation(connection, parse_typeid("op", payment.pending_operation["id"]))
 
 
 def require_no_open_operation(payment: Payment) -> None:

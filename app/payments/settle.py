@@ -1,6 +1,7 @@
 """The batch that books outcomes: hold the outbox rows, lock the payments, decide, write, settle; one transaction."""
 
 from collections.abc import Hashable, Iterable, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -25,6 +26,8 @@ class Settlement(msgspec.Struct):
     task: PspTask | LookUpTask
     outcome: Outcome
     actor: str
+    # When a look-up was sent; None for an answer to the request itself, which may be the repeat of an old one.
+    looked_up_at: datetime | None = None
 
 
 class Settled(msgspec.Struct):
@@ -111,4 +114,11 @@ def _affected(one: Settlement, locked: Locked) -> Affected:
     intent = locked.intents.get(task.payment_intent_id)
     if operation is None or payment is None or intent is None:
         raise OperationMissing(f"operation {task.operation_id} or its payment or intent does not exist")
-    return Affected(operation=operation, payment=payment, intent=intent, refund=locked.refunds.get(task.refund_id or ""))
+    return Affected(
+        operation=operation,
+        payment=payment,
+        intent=intent,
+        refund=locked.refunds.get(task.refund_id or ""),
+        asked_at=one.looked_up_at or operation.requested_at,
+        looked_up=one.looked_up_at is not None,
+    )

@@ -197,6 +197,15 @@ async def open_exceptions(connection: Connection, rows: Sequence[ExceptionRow]) 
         await connection.execute(INSERT_EXCEPTIONS, (_json(rows),), prepare=True)
 
 
+async def look_up_charges(connection: Connection, payment_ids: Sequence[Id], *, at: datetime) -> None:
+    """Have the clock ask what became of charges that were given up."""
+    if payment_ids:
+        await connection.execute(
+            "UPDATE operations SET next_lookup_at = %s WHERE payment_id = ANY(%s::uuid[]) AND type IN ('sale', 'authorize')",
+            (at, list(payment_ids)),
+        )
+
+
 def by_id(rows: Iterable[tuple[Any, ...]], row: type[AnyRow]) -> dict[Id, AnyRow]:
     return {one[0]: row(*one) for one in rows}
 

@@ -19,7 +19,7 @@ POLL_SECONDS = 1.0
 
 # An operation has an answer when it is closed, or when the payer has to act before it can be.
 ANSWERS = """
-SELECT given.id, o.type, o.status, o.outcome, e.object_type, e.object_id, e.sequence, e.data::text
+SELECT given.id, o.type, e.event, o.outcome, e.object_type, e.object_id, e.sequence, e.data::text
   FROM unnest(%s::uuid[]) AS given (id)
  CROSS JOIN LATERAL (SELECT * FROM operations o WHERE o.id = given.id AND o.answer_event_id IS NOT NULL LIMIT 1) o
  CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.id = o.answer_event_id LIMIT 1) e"""
@@ -30,7 +30,7 @@ class Answered(msgspec.Struct):
 
     operation_id: Id
     type: str
-    status: str
+    event: str
     outcome: dict[str, Any] | None
     object_type: str
     object_id: Id

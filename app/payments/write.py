@@ -14,6 +14,7 @@ from app.payments.moves import Moves
 from app.webhooks.fan_out import QUEUE as WEBHOOKS
 from app.webhooks.fan_out import fan_out
 
+Versioned = Intent | Payment | Refund
 V = TypeVar("V", Intent, Payment, Refund)
 
 
@@ -37,28 +38,11 @@ async def write(connection: Connection, moves: Moves) -> frozenset[str]:
     The statements travel together, and when it returns all of them have been answered. Returns the queues that have to be woken
     once this has been committed.
     """
-    payments, intents, refunds = _steps(moves.payments), _steps(moves.intents), _steps(moves.refunds)
     async with connection.pipeline() as pipeline:
-        await store.write_rows(
-            connection,
-            (
-                (store.INSERT_EVENTS, moves.events),
-                (store.INSERT_INTENTS, moves.new_intents),
-                (store.INSERT_PAYMENTS, moves.new_payments),
-                (store.INSERT_REFUNDS, moves.new_refunds),
-                (store.MOVE_OPERATIONS, moves.operations),
-                # The one that opens after another has closed waits for the next statement, for the index that allows one open.
-                (store.INSERT_OPERATIONS, [] if moves.operations else moves.new_operations),
-                *((store.MOVE_PAYMENTS, step) for step in payments[:1]),
-                *((store.MOVE_INTENTS, step) for step in intents[:1]),
-                *((store.MOVE_REFUNDS, step) for step in refunds[:1]),
-            ),
-        )
-        await store.write_rows(connection, ((store.INSERT_OPERATIONS, moves.new_operations if moves.operations else []),))
-        for statement, steps in ((store.MOVE_PAYMENTS, payments), (store.MOVE_INTENTS, intents), (store.MOVE_REFUNDS, refunds)):
-            for step in steps[1:]:
-                await store.write_rows(connection, ((statement, step),))
+        for parts in _statements(moves):
+            await store.write_rows(connection, parts)
         await store.open_exceptions(connection, moves.exceptions)
+        await store.look_up_charges(connection, moves.charges_to_look_up, at=moves.now)
         await post(connection, moves.postings)
         fanned = await fan_out(connection, moves.announcements) if moves.announcements else None
         await outbox.write(connection, moves.outbox)
@@ -67,6 +51,42 @@ async def write(connection: Connection, moves: Moves) -> frozenset[str]:
     if fanned is not None and fanned.rowcount:
         queues.add(WEBHOOKS)
     return frozenset(queues)
+
+
+def _statements(moves: Moves) -> list[list[store.Part]]:
+    """An UPDATE moves a row once, so the second move of a row goes with a second statement; each event goes with its move.
+
+    What is opened by moves (operations, refunds) comes with the last of them: then what was closed before is closed, and what has to
+    be reserved is reserved.
+    """
+    payments, intents, refunds = _steps(moves.payments), _steps(moves.intents), _steps(moves.refunds)
+    statements: list[list[store.Part]] = []
+    # One statement more where an operation closes while another opens: one open operation per payment is allowed.
+    count = max(len(payments), len(intents), len(refunds), 2 if moves.operations and moves.new_operations else 1)
+    for step in range(count):
+        first, last = step == 0, step == count - 1
+        told: list[tuple[str, Sequence[Versioned]]] = [
+            (store.INSERT_INTENTS, moves.new_intents if first else []),
+            (store.INSERT_PAYMENTS, moves.new_payments if first else []),
+            (store.INSERT_REFUNDS, moves.new_refunds if last else []),
+            (store.MOVE_PAYMENTS, payments[step] if step < len(payments) else []),
+            (store.MOVE_INTENTS, intents[step] if step < len(intents) else []),
+            (store.MOVE_REFUNDS, refunds[step] if step < len(refunds) else []),
+        ]
+        statements.append(
+            [
+                (store.INSERT_EVENTS, moves.events if count == 1 else _events_of(moves, told)),
+                (store.MOVE_OPERATIONS, moves.operations if first else []),
+                *told,
+                (store.INSERT_OPERATIONS, moves.new_operations if last else []),
+            ]
+        )
+    return statements
+
+
+def _events_of(moves: Moves, told: Sequence[tuple[str, Sequence[Versioned]]]) -> list[store.Event]:
+    ids = {row.last_event_id for _, rows in told for row in rows}
+    return [event for event in moves.events if event.id in ids]
 
 
 def _steps(rows: Iterable[V]) -> list[list[V]]:

@@ -87,11 +87,15 @@ class Counter:
         assert canceled.key.object_id == intent_id
         assert not isinstance(canceled, Waited) or canceled.operation_id
 
-    async def tell(self, operation_id: Id, outcome: Outcome, *, at: datetime | None = None) -> bool:
+    async def tell(
+        self, operation_id: Id, outcome: Outcome, *, at: datetime | None = None, asked_at: datetime | None = None, looked_up: bool = False
+    ) -> bool:
         """Apply what the provider says, whoever brought it; False when nothing moved."""
         async with self.writer.transaction():
             moves = Moves(now=at or now(), actor="test")
-            moved = apply(moves, await self._locked(operation_id), outcome)
+            affected = await self._locked(operation_id)
+            affected.asked_at, affected.looked_up = asked_at, looked_up
+            moved = apply(moves, affected, outcome)
             await write(self.writer, moves)
         return moved
 

@@ -10,7 +10,7 @@ from app.core.machine import Edge
 from app.infra.db import connect
 from app.ledger.balance import trial_balance, wallet_differences
 from app.payments.model import PAYMENT
-from app.payments.outcome import FIRST_LOOK_UP, LONGEST_LOOK_UP
+from app.payments.moves import FIRST_LOOK_UP, LONGEST_LOOK_UP
 from app.providers.base import ActionRequired, Outcome, Pending, Unknown
 from tests.payments.builders import CHARGE, Counter, approved, declined
 from tests.sql.rows import event as event_row
@@ -130,27 +130,34 @@ async def test_an_unknown_outcome_is_asked_about_ever_more_slowly(counter: Count
 
 
 async def test_an_abandoned_challenge_ends_with_its_intent(counter: Counter, database: str) -> None:
-    """While there is time the payer is waited for; afterwards, once the provider says that nothing is held, both are expired."""
+    """While there is time the payer is waited for; afterwards the challenge is called off, and the payment ends with the void."""
     operation = await counter.sale()
     await counter.tell(operation, CHALLENGE)
     waiting = await counter.read(operation)
     await counter.tell(operation, CHALLENGE, at=waiting.intent.expires_at - timedelta(seconds=1))
     still = await counter.read(operation)
     await counter.tell(operation, CHALLENGE, at=waiting.intent.expires_at)
+    given_up = await counter.read(operation)
+    await counter.tell((await counter.open_operation(given_up.payment.id)).id, approved())
     after = await counter.read(operation)
 
     assert (still.intent.status, still.payment.status) == ("requires_action", "pending_auth")
+    assert (given_up.intent.status, given_up.payment.status, given_up.operation.status) == ("expired", "pending_auth", "failed")
     assert (after.intent.status, after.payment.status, after.operation.status) == ("expired", "expired", "failed")
     assert (after.intent.next_action, after.payment.pending_operation) == (None, None)
     await assert_books_balance(counter, database)
 
 
 async def test_a_payment_whose_intent_was_canceled_meanwhile_is_given_back(counter: Counter, database: str) -> None:
-    """A sale is refunded, an authorization voided, and the intent stays canceled."""
+    """The payer was quicker than the void: a sale is refunded, an authorization voided, and the intent stays canceled."""
     for capture_method, undone_by in (("automatic", "refund"), ("manual", "void")):
         operation = await counter.sale(capture_method=capture_method)
         await counter.tell(operation, CHALLENGE)
         await counter.cancel((await counter.read(operation)).intent.id)
+        calling_off = await counter.open_operation((await counter.read(operation)).payment.id)
+        assert await counter.tell(operation, approved())  # too early: the void decides
+        assert (await counter.read(operation)).payment.status == "pending_auth"
+        await counter.tell(calling_off.id, declined("charge_not_authorized"))
         await counter.tell(operation, approved())
         after = await counter.read(operation)
         undoing = await counter.open_operation(after.payment.id)

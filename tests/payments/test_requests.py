@@ -67,7 +67,7 @@ async def test_a_repeat_after_an_abandoned_challenge_is_told_how_it_ended(counte
         await counter.tell(waited.operation_id, CHALLENGE, at=at)
     told = await answered(counter, waited)
 
-    assert (told.object_type, told.status, is_refusal(told)) == ("payment_intent", "failed", False)
+    assert (told.object_type, told.event, is_refusal(told)) == ("payment_intent", "expired", False)
     assert '"status":"expired"' in told.data
 
 

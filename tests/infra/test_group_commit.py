@@ -1,0 +1,77 @@
+"""A lane over real rows: what gathers goes together, what fails fails alone, and nobody waits for somebody else's lock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+import psycopg
+import pytest
+
+from app.infra.db import Connection, connect
+from app.infra.group_commit import Lane
+
+
+async def count_up(connection: Connection, ids: list[int]) -> Sequence[int]:
+    """Adds one to each row under its lock; a negative id is refused by the table."""
+    async with connection.transaction():
+        await connection.execute("INSERT INTO marks SELECT unnest(%s::int[])", ([one for one in ids if one < 0],))
+        await connection.execute("SELECT FROM counts WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (ids,))
+        rows = await (await connection.execute("UPDATE counts SET n = n + 1 WHERE id = ANY(%s) RETURNING id, n", (ids,))).fetchall()
+    return [dict(rows)[one] for one in ids]
+
+
+@pytest.fixture
+async def lane(database: str) -> AsyncIterator[Lane[int, int]]:
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as owner:
+        await owner.execute("CREATE TABLE marks (id int CONSTRAINT mark_is_positive CHECK (id > 0))")
+        await owner.execute("CREATE TABLE counts (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)")
+        await owner.execute("INSERT INTO counts (id) SELECT generate_series(-1, 100)")
+    opened: Lane[int, int] = Lane("count", partial(connect, database, role=None, lane=True), count_up, keys=lambda one: (one,))
+    await opened.start()
+    yield opened
+    await opened.stop()
+
+
+async def test_what_gathers_goes_together(lane: Lane[int, int]) -> None:
+    """A hundred rows that come in one moment are one batch or two, never a hundred."""
+    answers = await asyncio.gather(*(lane.submit(number) for number in range(1, 101)))
+
+    assert answers == [1] * 100
+    assert lane.batches <= 2
+
+
+async def test_rows_of_one_thing_never_ride_together(lane: Lane[int, int]) -> None:
+    """An UPDATE moves a row once: ten changes of it are ten batches, in order."""
+    assert await asyncio.gather(*(lane.submit(7) for _ in range(10))) == list(range(1, 11))
+
+
+async def test_a_row_that_is_refused_fails_alone(lane: Lane[int, int]) -> None:
+    """Its neighbours are carried in the halves that it is not in."""
+    answers = await asyncio.gather(*(lane.submit(number) for number in (1, 2, -1, 3, 4)), return_exceptions=True)
+
+    assert isinstance(answers[2], psycopg.errors.CheckViolation)
+    assert [one for one in answers if not isinstance(one, BaseException)] == [1, 1, 1, 1]
+
+
+async def test_a_locked_row_does_not_hold_up_the_rest(lane: Lane[int, int], database: str) -> None:
+    """Who shares a batch with a row that somebody holds is answered while it is still held; the row itself when it is let go."""
+    async with await psycopg.AsyncConnection.connect(database) as holder:
+        await holder.execute("SELECT FROM counts WHERE id = 50 FOR UPDATE")
+        submitted = {number: asyncio.create_task(lane.submit(number)) for number in range(1, 65)}
+        await asyncio.wait([task for number, task in submitted.items() if number != 50])
+        held = not submitted[50].done()
+        await holder.rollback()
+
+    assert held
+    assert await submitted[50] == 1
+
+
+async def test_a_lost_connection_is_opened_again(lane: Lane[int, int], database: str) -> None:
+    """The next batch goes over a fresh one."""
+    await lane.submit(1)
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as owner:
+        await owner.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    assert await lane.submit(2) == 1
