@@ -17,7 +17,8 @@ async def count_up(connection: Connection, ids: list[int]) -> Sequence[int]:
         await connection.execute("INSERT INTO marks SELECT unnest(%s::int[])", ([one for one in ids if one < 0],))
         await connection.execute("SELECT FROM counts WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (ids,))
         rows = await (await connection.execute("UPDATE counts SET n = n + 1 WHERE id = ANY(%s) RETURNING id, n", (ids,))).fetchall()
-    return [dict(rows)[one] for one in ids]
+    found: dict[int, int] = dict(rows)
+    return [found[one] for one in ids]
 
 
 @pytest.fixture

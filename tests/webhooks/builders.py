@@ -13,7 +13,7 @@ import outbox
 from app.core.clock import now
 from app.core.ids import Id, new_id, typeid
 from app.infra.db import Connection, Pool, tenant
-from app.payments.store import INSERT_EVENTS, execute_rows
+from app.payments.store import INSERT_EVENTS, write_rows
 from app.payments.store import Event as EventRow
 from app.webhooks import actions
 from app.webhooks.actions import Asker
@@ -84,7 +84,7 @@ async def announce(writer: Connection, *rows: EventRow, traceparent: str | None 
     """As a settlement does it: events and fan-out in one transaction."""
     written = list(rows) or [event_row()]
     async with writer.transaction():
-        await execute_rows(writer, INSERT_EVENTS, written)
+        await write_rows(writer, ((INSERT_EVENTS, written),))
         await fan_out(
             writer,
             [
