@@ -10,6 +10,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.cli import tollgate
+from app.commands.describe import ALL_MACHINES
 from app.core.errors import ERRORS
 from app.settings import VARIABLES
 from app.webhooks.present import EventView
@@ -92,6 +93,15 @@ def test_every_code_of_an_error_exists(page: Path) -> None:
     told = set(re.findall(r"\b4\d\d\s+`(\w+)`", page.read_text(encoding="utf-8")))
 
     assert told - {error.code for error in ERRORS} == set()
+
+
+def test_the_types_on_the_page_are_those_that_are_announced() -> None:
+    """Each announced move of each machine is a type on the page, and nothing else is."""
+    page = (DOCS / "webhooks.md").read_text(encoding="utf-8")
+    told = {of: set(_CODE.findall(types)) for of, types in re.findall(r"^\| `(\w+)` \| ((?:`\w+` ?)+)\|$", page, re.MULTILINE)}
+    announced = {machine.name: {edge.event for edge in machine.edges if edge.announced} for machine in ALL_MACHINES}
+
+    assert told == {name: events for name, events in announced.items() if events}
 
 
 def test_the_event_on_the_page_has_the_members_of_an_event() -> None:
