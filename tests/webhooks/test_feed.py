@@ -1,5 +1,6 @@
 """The feed of events: every committed event once, in the order of commits."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -13,10 +14,29 @@ from app.webhooks import feed
 from app.webhooks.feed import START, Cursor, Entry, Wanted, cursor_text, parse_cursor
 from tests.webhooks.builders import MERCHANT, OTHER_MERCHANT, announce, event_row, owner
 
+# Ages are compared, because `backend_xid` has no epoch.
+OPEN_ELSEWHERE = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname <> current_database() AND backend_xid IS NOT NULL AND age(backend_xid) > age((%s::bigint %% 4294967296)::text::xid)"""
+
 
 async def page(pool: Pool, after: Cursor = START, *, limit: int = 100, wanted: Wanted = Wanted()) -> list[Entry]:  # noqa: B008 - a tuple
+    await others_are_done(pool)
     async with tenant(pool, merchant_id=MERCHANT, livemode=False) as connection:
         return await feed.read(connection, merchant_id=MERCHANT, livemode=False, after=after, now=now(), limit=limit, wanted=wanted)
+
+
+async def others_are_done(pool: Pool) -> None:
+    """Transaction numbers are the whole server's: what other tests' databases had open just now holds this feed back too."""
+    async with pool.connection() as connection:
+        row = await (await connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")).fetchone()
+        assert row is not None
+        for _ in range(1000):
+            older = await (await connection.execute(OPEN_ELSEWHERE, row)).fetchone()
+            if older == (0,):
+                return
+            await asyncio.sleep(0.01)
+    raise AssertionError("a transaction of another database stays open")
 
 
 async def ids(pool: Pool, after: Cursor = START) -> list[str]:
