@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from app.settings import DRAIN_SECONDS, HANDLER_DEADLINE_SECONDS, LEASE_SECONDS,
 from app.supervisor import Spec, Supervisor
 from sql.migrate import migrate
 
+# What the merchant's server got, and what the clients were told.
+DELIVERIES = "deliveries.jsonl"
+ANSWERS = "answers.jsonl"
 WEBS = 2
 WORKERS = 2
 # Waiting requests need workers, workers need the provider and the merchant's server.
@@ -58,19 +62,20 @@ class Installation(NamedTuple):
 
     @property
     def deliveries(self) -> Path:
-        return self.home / "deliveries.jsonl"
+        return self.home / DELIVERIES
 
     @property
     def answers(self) -> Path:
-        return self.home / "answers.jsonl"
+        return self.home / ANSWERS
 
 
 @contextmanager
 def prepared(home: Path, times: Times, *, embedded_at: Path | None) -> Iterator[Installation]:
     """Everything but the processes, which `supervisor` is yet to start. Call it from the main thread."""
-    (home / "logs").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        # First, because it knows what a directory must look like that its server can reach.
         database_url = stack.enter_context(_database(embedded_at))
+        _forget(home)
         migrate(database_url)
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=2048))
         fresh = kept.Secrets(secrets.token_hex(32), secrets.token_hex(32), f"sandbox_{secrets.token_hex(16)}")
@@ -101,12 +106,21 @@ def running(installation: Installation) -> Iterator[None]:
             installation.supervisor.end(kinds, within=seconds)
 
 
+def _forget(home: Path) -> None:
+    """What an earlier run on the same directory wrote down, by name: the directory may hold what is not ours."""
+    for name in ("logs", "sandbox"):
+        shutil.rmtree(home / name, ignore_errors=True)
+    for name in (DELIVERIES, ANSWERS):
+        (home / name).unlink(missing_ok=True)
+    (home / "logs").mkdir(parents=True)
+
+
 def _supervisor(plan: Plan, times: Times, hook_port: int) -> Supervisor:
     environ = {**os.environ, **times.environment()}
     receiver = Spec(
         "receiver",
         "receiver",
-        (sys.executable, "-m", "app.crash_check.receiver", "--port", str(hook_port), "--journal", str(plan.home / "deliveries.jsonl")),
+        (sys.executable, "-m", "app.crash_check.receiver", "--port", str(hook_port), "--journal", str(plan.home / DELIVERIES)),
         environ,
         plan.home / "logs" / "receiver.log",
     )

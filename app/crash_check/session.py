@@ -83,9 +83,9 @@ def _show(trial: Trial) -> bool:
     if not wrong:
         click.echo("every book agrees")
         return True
-    for line in report.problems(checks):
-        click.echo(line)
     for payment_id in report.payments_in_question(checks):
         for line in report.timeline(payment_id, trial.timelines.get(payment_id, [])):
             click.echo(line)
+    for line in report.problems(checks):
+        click.echo(line)
     return False
