@@ -8,12 +8,12 @@ FOLDER = Path(__file__).resolve().parent
 # As a script, Python looks for modules beside this file.
 sys.path.insert(0, str(FOLDER.parent))
 
+from app.commands.describe import ALL_MACHINES  # noqa: E402
 from app.core.errors import ERRORS  # noqa: E402
 from app.infra.telemetry.catalog import FIGURES  # noqa: E402
 from app.infra.telemetry.exposition import OWN  # noqa: E402
 from app.ledger.rules import FEE_FIXED, FEE_PER_MILLE, RULES  # noqa: E402
 from app.main import GAUGES  # noqa: E402
-from app.payments.model import MACHINES  # noqa: E402
 from app.settings import VARIABLES  # noqa: E402
 
 PRINTED = "<!-- Printed from the code by docs/generate.py. -->"
@@ -34,7 +34,7 @@ def errors() -> str:
 
 
 def states() -> str:
-    chapters = [f"## {machine.name}\n\n```mermaid\n{machine.to_mermaid()}```\n" for machine in MACHINES]
+    chapters = [f"## {machine.name}\n\n```mermaid\n{machine.to_mermaid()}```\n" for machine in ALL_MACHINES]
     return _page(
         "Statuses",
         "Status says where an object is; `failure` and the `…_reason` members say why. An arrow is an event; an arrow that comes back to "
