@@ -76,8 +76,10 @@ class Desk:
         asked_at = now()
         found = await adapter.look_up(typeid("op", task.operation_id)) if adapter.capabilities.can_look_up else NotFound()
         if isinstance(found, NotFound):
-            found = await self._not_found(adapter, task)
-        await self._book(row, task, found, actor=f"look-up:{task.provider}", looked_up_at=asked_at)
+            # What comes of asking again is an answer like the first; and that nobody knows a closed operation is no news of it.
+            await self._book(row, task, await self._not_found(adapter, task), actor=f"look-up:{task.provider}")
+        else:
+            await self._book(row, task, found, actor=f"look-up:{task.provider}", looked_up_at=asked_at)
 
     async def exhausted(self, row: outbox.Claimed, error: str) -> None:
         """The provider could not be reached for long. What was certainly never sent is closed; what may have been sent is unknown.
