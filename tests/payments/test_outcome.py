@@ -6,15 +6,13 @@ import pytest
 
 from app.core.clock import now
 from app.core.errors import OperationInProgress
-from app.core.machine import Edge
 from app.infra.db import connect
 from app.ledger.balance import trial_balance, wallet_differences
 from app.payments.model import PAYMENT
-from app.payments.moves import FIRST_LOOK_UP, LONGEST_LOOK_UP
+from app.payments.moves import FIRST_LOOK_UP, LONGEST_LOOK_UP, Moves, record
+from app.payments.write import write
 from app.providers.base import ActionRequired, Outcome, Pending, Unknown
 from tests.payments.builders import CHARGE, Counter, approved, declined
-from tests.sql.rows import event as event_row
-from tests.sql.rows import insert, update
 
 CHALLENGE = ActionRequired(provider_ref=CHARGE, redirect_url="https://bank.example/3ds")
 UNKNOWN = Unknown(why="no answer")
@@ -216,15 +214,13 @@ async def test_a_refund_that_was_under_way_when_a_dispute_came_is_booked(counter
 
 
 async def disputed(counter: Counter, operation_id: str, status: str) -> None:
-    """No action leads there yet, so it is written as the future one will have to."""
-    for event, source, target in (("disputed", "captured", "disputed"), (status, "disputed", status)):
-        payment = (await counter.read(operation_id)).payment
-        if source != target:
-            row = {"id": payment.id, "merchant_id": payment.merchant_id, "livemode": payment.livemode, "version": payment.version}
-            told = event_row(PAYMENT, row, Edge(event, source, target))
-            async with counter.writer.transaction():
-                await insert(counter.writer, "events", told)
-                await update(counter.writer, "payments", row, status=target, version=payment.version + 1, last_event_id=told["id"])
+    """No action leads there yet, so it is recorded as the future one will have to."""
+    payment = (await counter.read(operation_id)).payment
+    for event in dict.fromkeys(("disputed", status)):
+        moves = Moves(now=now(), actor="test")
+        record(moves, PAYMENT, payment, event, event, operation_id=None)
+        async with counter.writer.transaction():
+            await write(counter.writer, moves)
 
 
 async def test_a_second_operation_waits_for_the_first(counter: Counter) -> None:
