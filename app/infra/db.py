@@ -1,6 +1,7 @@
 """Connections, pools and transactions; ids arrive as 32 hex digits, and a network call inside a transaction is refused."""
 
 import logging
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -106,7 +107,14 @@ async def open_pool(url: str, *, role: Role | None, size: int) -> AsyncIterator[
         await _take_role(connection, role)
 
     pool: Pool = AsyncConnectionPool(
-        conninfo(url, role=role), min_size=1, max_size=size, open=False, configure=start, timeout=5.0, connection_class=AsyncConnection
+        conninfo(url, role=role),
+        min_size=1,
+        max_size=size,
+        open=False,
+        configure=start,
+        check=_require_open,
+        timeout=5.0,
+        connection_class=AsyncConnection,
     )
     await pool.open(wait=True, timeout=10.0)
     try:
@@ -146,6 +154,14 @@ async def inside_transaction() -> AsyncIterator[None]:
         yield
     finally:
         _in_transaction.reset(token)
+
+
+async def _require_open(connection: Connection) -> None:
+    """A server that ended an idle connection has left word on it; looking for that costs no round trip, unlike asking."""
+    word = select.poll()
+    word.register(connection.fileno(), select.POLLIN)
+    if word.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 async def _take_role(connection: Connection, role: Role | None) -> None:

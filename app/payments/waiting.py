@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+import psycopg
+import structlog
 
 from app.core.ids import Id
 from app.infra.db import Connection
@@ -16,6 +18,8 @@ from app.infra.group_commit import Lane
 
 # A wake-up can be lost with its connection; then this is how late the answer is.
 POLL_SECONDS = 1.0
+
+log = structlog.get_logger("waiting")
 
 # An operation has an answer when it is closed, or when the payer has to act before it can be.
 ANSWERS = """
@@ -93,9 +97,17 @@ class Waiters:
         while True:
             await _set_or_late(flag, min(POLL_SECONDS, end - loop.time()))
             flag.clear()
-            answered = await self._answers.submit(operation_id)
+            answered = await self._look(operation_id)
             if answered is not None or loop.time() >= end or self._draining:
                 return answered
+
+    async def _look(self, operation_id: Id) -> Answered | None:
+        """None while the database is away: what is waited for has been committed, and an error would say that it may not have been."""
+        try:
+            return await self._answers.submit(operation_id)
+        except psycopg.OperationalError as error:
+            log.warning("answer_not_read", operation=operation_id, error=type(error).__name__)
+            return None
 
     async def join(self, operation_id: Id, *, seconds: float) -> Answered | None:
         """Wait for an operation that somebody else has asked for, and that may have been answered long ago."""

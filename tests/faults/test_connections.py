@@ -62,3 +62,21 @@ async def test_ended_connections_cost_nobody_anything(database: str, tmp_path: P
             assert await rows(stage.system, "SELECT 1 FROM dead_letters") == []
             assert all(stage.alive(name) for name in ("web-1", "worker-1", "clock"))
             await assert_books_agree(stage.system, shop.merchant.id)
+
+
+async def test_connections_that_ended_while_idle_are_not_handed_out(database: str, tmp_path: Path) -> None:
+    """After a restart or a fail-over of the server nobody is told to come again: reads and writes find the end before they begin."""
+    with staged(database, tmp_path / "stage") as stage:
+        async with shopping(stage.system) as shop:
+            await stage.start("sandbox", "web-1", "worker-1")
+            payments = [await shop.pay() for _ in range(10)]
+            await asyncio.gather(*(shop.payment(payment) for payment in payments))
+            async with await psycopg.AsyncConnection.connect(database, autocommit=True, application_name="test") as connection:
+                await connection.execute(TERMINATE.encode())
+            await asyncio.sleep(0.3)
+            replies = await asyncio.gather(
+                *(shop.get(f"/v1/payments/{payment['id']}") for payment in payments), *(shop.refund(payment) for payment in payments)
+            )
+
+            assert sorted(reply.status for reply in replies) == [200] * 10 + [201] * 10
+            await assert_books_agree(stage.system, shop.merchant.id)

@@ -12,8 +12,8 @@ from app.core.ids import parse_typeid
 from tests.conftest import _cloned
 from tests.faults.proxy import Proxy, When, proxied
 from tests.faults.stage import SHORT, shopping, staged
-from tests.flows.books import assert_books_agree, rows
-from tests.flows.shop import Json, Reply, Shop
+from tests.flows.books import assert_books_agree, open_operations, rows
+from tests.flows.shop import Json, Reply, Shop, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("processes")]
 
@@ -37,6 +37,7 @@ async def wires(database_server: str, template: str, tmp_path_factory: pytest.Te
             await stage.start("worker-1", DATABASE_URL=worker.url)
             await stage.start("web-1", DATABASE_URL=web.url)
             yield Wires(shop, web, worker)
+            await eventually(lambda: nothing_asked(shop), what="an end of all operations")
             await assert_books_agree(stage.system, shop.merchant.id)
 
 
@@ -123,6 +124,33 @@ async def test_an_outcome_whose_commit_is_lost_is_booked_once(wires: Wires, when
     assert wires.worker.cuts == cuts + 1
     assert reply.status == (200 if card == "approved" else 402)
     assert (await charged(wires.shop, payment), postings) == ((["sale"], [("capture",)]) if card == "approved" else ([], []))
+
+
+@pytest.mark.parametrize("act", ["confirm", "refund"])
+async def test_a_wait_outlasts_a_short_absence_of_the_database(wires: Wires, act: str) -> None:
+    """What was asked for has been written down; a request that waits for it is not told that it may not have been."""
+    payment = await wires.shop.pay()
+    intent = await wires.shop.intent()
+    # Less than a handler's time, more than the time for which a lane tries by itself.
+    wires.shop.system.strike("sale" if act == "confirm" else "refund", "delay", delay_ms=1700)
+    waiting = asyncio.create_task(wires.shop.confirm(intent) if act == "confirm" else wires.shop.refund(payment))
+    await eventually(lambda: asked(wires.shop, "sale" if act == "confirm" else "refund"), what="an open operation")
+    # The commit is seen here a moment before the web process hears of it.
+    await asyncio.sleep(0.2)
+    wires.web.go_down()
+    await asyncio.sleep(3.0)
+    wires.web.come_up()
+    reply = await waiting
+
+    assert (reply.status, reply.json["status"]) == ((200 if act == "confirm" else 201), "succeeded")
+
+
+async def asked(shop: Shop, kind: str) -> bool | None:
+    return True if kind in [row[1] for row in await open_operations(shop.system, shop.merchant.id)] else None
+
+
+async def nothing_asked(shop: Shop) -> bool | None:
+    return True if await open_operations(shop.system, shop.merchant.id) == [] else None
 
 
 async def test_without_a_database_all_who_wait_are_told_so_at_once(wires: Wires) -> None:
