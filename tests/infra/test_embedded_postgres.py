@@ -96,6 +96,7 @@ def test_a_temporary_server_leaves_nothing_behind() -> None:
 def test_what_a_killed_owner_left_is_swept_away(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next temporary server removes directories whose lock is free, and none that is in use or was made just now."""
     monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setattr(embedded_postgres.server, "_MEMORY", str(place))
     with embedded_postgres.running(durable=False) as in_use:
         left, young = place / "tollgate-once-left", place / "tollgate-once-young"
         for directory in (left, young):

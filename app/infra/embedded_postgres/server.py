@@ -61,6 +61,8 @@ _HASTY = {
     "shared_buffers": "128MB",
     "wal_level": "minimal",
     "max_wal_senders": "0",
+    # A test run has several installations of many processes on it at a time.
+    "max_connections": "800",
 }
 
 
