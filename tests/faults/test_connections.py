@@ -1,11 +1,16 @@
 """The server ends connections under load, as an operator or a fail-over does."""
 
 import asyncio
+import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from app.infra import embedded_postgres
+from sql.migrate import migrate
 from tests.faults.stage import SHORT, shopping, staged
 from tests.flows.books import assert_books_agree, open_operations, rows
 from tests.flows.shop import Json, Shop
@@ -62,6 +67,41 @@ async def test_ended_connections_cost_nobody_anything(database: str, tmp_path: P
             assert await rows(stage.system, "SELECT 1 FROM dead_letters") == []
             assert all(stage.alive(name) for name in ("web-1", "worker-1", "clock"))
             await assert_books_agree(stage.system, shop.merchant.id)
+
+
+@pytest.fixture
+def server_directory() -> Iterator[Path]:
+    """That the server's user can enter, as pytest's own cannot be."""
+    with tempfile.TemporaryDirectory(prefix="tollgate-test-") as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory) / "postgres"
+
+
+async def test_a_server_that_crashes_and_recovers_loses_nothing(server_directory: Path, tmp_path: Path) -> None:
+    """An immediate shutdown under load, then recovery: whatever was told before is still so, and the rest is done once."""
+    server = embedded_postgres.start(server_directory)
+    try:
+        migrate(server.url)
+        with staged(server.url, tmp_path / "stage", **SHORT) as stage:
+            async with shopping(stage.system) as shop:
+                await stage.start("sandbox", "web-1", "worker-1", "clock")
+                paying = [asyncio.create_task(pay(shop, number)) for number in range(PAYMENTS)]
+                for _ in range(2):
+                    await asyncio.sleep(0.3)
+                    server.process.send_signal(signal.SIGQUIT)
+                    await asyncio.to_thread(embedded_postgres.stop, server)
+                    server = embedded_postgres.start(server_directory)
+                statuses = await asyncio.gather(*paying)
+
+                charges = [line["kind"] for line in stage.system.journal()]
+                assert statuses == [[201, 200, 201]] * PAYMENTS
+                assert (charges.count("sale"), charges.count("refund")) == (PAYMENTS, PAYMENTS)
+                assert await open_operations(stage.system, shop.merchant.id) == []
+                assert await rows(stage.system, "SELECT 1 FROM dead_letters") == []
+                assert all(stage.alive(name) for name in ("web-1", "worker-1", "clock"))
+                await assert_books_agree(stage.system, shop.merchant.id)
+    finally:
+        embedded_postgres.stop(server)
 
 
 async def test_connections_that_ended_while_idle_are_not_handed_out(database: str, tmp_path: Path) -> None:

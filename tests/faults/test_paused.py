@@ -1,4 +1,4 @@
-"""A worker that is stopped for longer than its lease and then goes on, as a machine does that was suspended."""
+"""A worker whose time is over: stopped for longer than its lease as a suspended machine is, or waiting too long for a provider."""
 
 import asyncio
 import signal
@@ -79,6 +79,27 @@ async def test_a_worker_that_gets_its_row_too_late_does_not_ask(scene: Scene) ->
     assert (reply.status, reply.json["status"], later["status"]) == (200, "succeeded", "captured")
     assert [line["kind"] for line in system.journal()] == ["sale", "sale"]
     assert await rows(system, "SELECT 1 FROM outbox") == []
+    await assert_books_agree(system, scene.shop.merchant.id)
+
+
+async def test_a_request_that_outlasts_its_handler_has_not_failed(scene: Scene) -> None:
+    """It is out: counted as a failure it would be sent as if for the first time. The row waits for its lease and is asked about."""
+    system = scene.stage.system
+    intent = await scene.shop.intent()
+    system.strike("sale", "delay", delay_ms=1000 * int(SHORT["HANDLER_DEADLINE_SECONDS"]) + 1500)
+    waiting = asyncio.create_task(scene.shop.confirm(intent, prefer="wait=20"))
+
+    async def claimed_again() -> tuple[int, str | None] | None:
+        found = await rows(system, "SELECT failures, last_error FROM outbox WHERE queue = 'psp' AND attempt = 2")
+        return (found[0][0], found[0][1]) if found else None
+
+    system.strike("sale", "delay", delay_ms=500)
+    again = await eventually(claimed_again, what="a second claim")
+    reply = await waiting
+
+    assert again == (0, None)
+    assert (reply.status, reply.json["status"]) == (200, "succeeded")
+    assert [line["kind"] for line in system.journal()] == ["sale"]
     await assert_books_agree(system, scene.shop.merchant.id)
 
 
