@@ -23,7 +23,7 @@ CALLBACK_SECRET = "the sandbox provider signs with this in tests"
 WEBS = 2
 
 # The sandbox's patience, shortened: nothing here depends on how long it is.
-PATIENCE = {"slow_seconds": 1.0, "later_seconds": 0.3, "hold_seconds": 0.3}
+PATIENCE = {"slow_seconds": 1.5, "later_seconds": 0.3, "hold_seconds": 0.3}
 
 
 class System(NamedTuple):

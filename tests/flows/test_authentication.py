@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.flows.books import rows
+from tests.flows.books import open_operations, rows
 from tests.flows.shop import Json, Shop, method
 
 BACK = "https://shop.example/back?order=7"
@@ -136,16 +136,32 @@ async def test_a_repeated_confirm_is_told_what_became_of_it(shop: Shop) -> None:
     assert (third.status, third.json["status"], third.headers["idempotent-replayed"]) == (200, "succeeded", "true")
 
 
-async def test_a_payer_who_answers_after_the_merchant_canceled_gets_the_money_back(shop: Shop) -> None:
-    """The intent is canceled at once; what the payer then approves is undone."""
+async def test_canceling_calls_the_challenge_off(shop: Shop) -> None:
+    """The intent is canceled at once; the provider is told, its page asks for nothing any more, and the payment is voided."""
     intent = await challenged(shop)
     reply = await shop.cancel(intent)
-    await answer_challenge(shop, intent, "approve")
-    payment = await shop.until_payment({"id": intent["payment_id"]}, status="refunded")
+    payment = await shop.until_payment({"id": intent["payment_id"]}, status="voided", pending_operation=None)
+    async with shop.session.get(page_of(intent)) as page:
+        assert "<form" not in await page.text()
 
     assert (reply.status, reply.json["status"], reply.json["next_action"]) == (200, "canceled", None)
-    assert payment["amount_refunded"] == payment["amount_captured"] == 10000
+    assert (payment["amount_captured"], payment["latest_operation"]["type"]) == (0, "void")
+    assert await open_operations(shop.system, shop.merchant.id) == []
+
+
+@pytest.mark.parametrize(("capture_method", "status"), [("automatic", "refunded"), ("manual", "voided")])
+async def test_a_payer_who_was_quicker_than_the_cancellation_gets_the_money_back(shop: Shop, capture_method: str, status: str) -> None:
+    """The challenge is passed before the provider hears that it is called off: what it took is found and undone."""
+    intent = await challenged(shop, capture_method=capture_method)
+    shop.system.strike("void", "delay", delay_ms=1500)
+    await shop.cancel(intent)
+    await answer_challenge(shop, intent, "approve")
+    payment = await shop.until_payment({"id": intent["payment_id"]}, status=status, pending_operation=None)
+
+    assert payment["amount_refunded"] == payment["amount_captured"]
+    assert (await shop.read(f"/v1/payment_intents/{intent['id']}"))["status"] == "canceled"
     assert "payment_intent.succeeded" not in await shop.events(intent)
+    assert await open_operations(shop.system, shop.merchant.id) == []
 
 
 async def test_a_challenge_page_for_nobody_is_404(shop: Shop) -> None:

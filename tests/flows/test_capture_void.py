@@ -114,7 +114,7 @@ async def test_an_uncaptured_payment_is_not_refunded(shop: Shop) -> None:
 async def test_one_operation_at_a_time(shop: Shop, first: str, second: str) -> None:
     """While a capture or void is open the next is 409 and shows which one is."""
     payment = await shop.authorize()
-    shop.system.strike(first, "delay", delay_ms=600)
+    shop.system.strike(first, "delay", delay_ms=1200)
     opened = await getattr(shop, first)(payment, prefer="wait=0")
     refused = await getattr(shop, second)(payment)
     done = await shop.until_payment(payment, pending_operation=None)

@@ -123,7 +123,7 @@ async def test_a_slow_card_keeps_its_caller_waiting(shop: Shop) -> None:
 async def test_a_pending_refund_succeeds_later(shop: Shop) -> None:
     """The request answers 202, the amount is reserved, and the callback brings the end."""
     payment = await shop.pay("refund_pending")
-    shop.system.be(later_seconds=0.8)
+    shop.system.be(later_seconds=1.5)
     reply = await shop.refund(payment, 6000, prefer="wait=0")
     reserved = await shop.payment(payment)
     too_much = await shop.refund(payment, 4001)
@@ -140,7 +140,7 @@ async def test_a_pending_refund_succeeds_later(shop: Shop) -> None:
 async def test_a_refund_that_fails_later_moves_the_payment_back(shop: Shop, amount: int | None, status: str) -> None:
     """It succeeds, is taken back, and the money can be refunded again."""
     payment = await shop.pay("refund_fails_later")
-    shop.system.be(later_seconds=0.8)
+    shop.system.be(later_seconds=1.5)
     reply = await shop.refund(payment, amount)
     refunded = await shop.payment(payment)
     failed = await shop.until(f"/v1/refunds/{reply.json['id']}", status="failed")

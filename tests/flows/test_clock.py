@@ -82,7 +82,7 @@ async def test_an_authorization_lapses_after_seven_days(shop: Shop) -> None:
 async def test_a_payment_with_an_open_operation_does_not_lapse(shop: Shop) -> None:
     """The capture that is under way decides, not the calendar."""
     payment = await shop.authorize()
-    shop.system.strike("capture", "delay", delay_ms=800)
+    shop.system.strike("capture", "delay", delay_ms=1500)
     await shop.capture(payment, prefer="wait=0")
     await tick(shop.system, "lapsed_authorizations", days=8)
 

@@ -46,7 +46,7 @@ async def test_any_version_will_do_for_a_star(shop: Shop, act: str) -> None:
 async def test_the_etag_is_the_version_and_rises(shop: Shop) -> None:
     """Also when only `pending_operation` has changed."""
     payment = await shop.authorize()
-    shop.system.strike("capture", "delay", delay_ms=300)
+    shop.system.strike("capture", "delay", delay_ms=800)
     pending = await shop.capture(payment, prefer="wait=0")
     read = await shop.get(f"/v1/payments/{payment['id']}")
     done = await shop.until_payment(payment, status="captured")

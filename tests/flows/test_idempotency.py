@@ -126,6 +126,7 @@ async def test_a_repeat_joins_what_is_still_open(shop: Shop) -> None:
 async def test_a_refund_that_is_still_open_is_joined(shop: Shop) -> None:
     """A 202 is never stored: the same key gives 202 while it is open and 201 once it is done."""
     payment, key = await shop.pay("refund_pending"), fresh_key()
+    shop.system.be(later_seconds=1.5)
     first = await shop.refund(payment, 100, key=key, prefer="wait=0")
     second = await shop.refund(payment, 100, key=key, prefer="wait=0")
     third = await shop.refund(payment, 100, key=key)

@@ -256,7 +256,7 @@ async def test_canceling_while_it_is_processed_undoes_the_payment_when_the_truth
 async def test_canceling_during_a_capture_is_refused(shop: Shop) -> None:
     """One open authorize, capture or void at a time: the void would race the capture that was asked for."""
     payment = await shop.authorize()
-    shop.system.strike("capture", "delay", delay_ms=800)
+    shop.system.strike("capture", "delay", delay_ms=1500)
     await shop.capture(payment, prefer="wait=0")
     reply = await shop.cancel({"id": payment["payment_intent_id"]})
     done = await shop.until_payment(payment, status="captured")

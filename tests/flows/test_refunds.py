@@ -79,7 +79,7 @@ async def test_a_wrong_refund_is_422(shop: Shop, body: dict[str, object], code: 
 async def test_refunds_overlap(shop: Shop) -> None:
     """Several may be under way at once; each reserves its amount, and all of them count."""
     payment = await shop.pay()
-    shop.system.strike("refund", "delay", times=2, delay_ms=500)
+    shop.system.strike("refund", "delay", times=2, delay_ms=1500)
     first = await shop.refund(payment, 3000, prefer="wait=0")
     second = await shop.refund(payment, 4000, prefer="wait=0")
     both = await shop.payment(payment)
