@@ -29,6 +29,17 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Names are looked up among a session's temporary tables first. Our functions name the schema of what they read; that nobody makes
+-- such tables is the second guard. A copy made with CREATE DATABASE … TEMPLATE has the rights of a new database again.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_database WHERE datname = current_database() AND pg_has_role(current_user, datdba, 'USAGE')) THEN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    ELSE
+        RAISE WARNING 'the database is not ours: whoever connects may make temporary tables';
+    END IF;
+END $$;
+
 -- A worker that stops in the middle of a transaction must not hold its locks; no statement of the road takes seconds.
 DO $$
 DECLARE

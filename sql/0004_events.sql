@@ -79,6 +79,9 @@ CREATE TRIGGER events_are_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON eve
 CREATE TRIGGER transitions_are_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON state_transitions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewrite('transitions_are_append_only');
 
+-- Here and in every function that runs as whoever calls it, tables are named with their schema: a temporary table of the caller's
+-- would otherwise stand before ours. `fresh` and `stale` are the rows of the statement and cannot be hidden.
+--
 -- Every event is one of the legal moves of its machine.
 CREATE FUNCTION require_legal_moves() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -86,7 +89,7 @@ DECLARE
 BEGIN
     SELECT f.object_type, f.event, f.from_status, f.to_status INTO bad
       FROM fresh f
-     WHERE (SELECT 1 FROM state_transitions t
+     WHERE (SELECT 1 FROM public.state_transitions t
              WHERE t.machine = f.object_type AND t.from_status = f.from_status AND t.event = f.event AND t.to_status = f.to_status
              LIMIT 1) IS NULL
      LIMIT 1;
@@ -107,7 +110,7 @@ BEGIN
     IF EXISTS (
         SELECT FROM fresh f
          WHERE f.version <> 1
-            OR (SELECT 1 FROM events e
+            OR (SELECT 1 FROM public.events e
                  WHERE e.id = f.last_event_id AND e.object_id = f.id AND e.sequence = 1 AND e.object_type = TG_ARGV[0]
                    AND e.merchant_id = f.merchant_id AND e.livemode = f.livemode
                    AND e.from_status = 'none' AND e.to_status = f.status
@@ -124,7 +127,7 @@ BEGIN
         SELECT FROM fresh f
          WHERE (SELECT 1
                   FROM stale s
-                  JOIN events e ON e.id = f.last_event_id AND e.object_id = f.id AND e.sequence = f.version
+                  JOIN public.events e ON e.id = f.last_event_id AND e.object_id = f.id AND e.sequence = f.version
                                AND e.object_type = TG_ARGV[0] AND e.merchant_id = s.merchant_id AND e.livemode = s.livemode
                                AND e.from_status = s.status AND e.to_status = f.status
                  WHERE s.id = f.id AND f.version = s.version + 1 AND f.merchant_id = s.merchant_id AND f.livemode = s.livemode
@@ -143,7 +146,7 @@ BEGIN
          WHERE (SELECT 1
                   FROM stale s
                  WHERE s.id = f.id AND s.merchant_id = f.merchant_id
-                   AND (s.status = f.status OR (SELECT 1 FROM state_transitions t
+                   AND (s.status = f.status OR (SELECT 1 FROM public.state_transitions t
                                                  WHERE t.machine = TG_ARGV[0] AND t.from_status = s.status AND t.to_status = f.status
                                                  LIMIT 1) IS NOT NULL)
                  LIMIT 1) IS NULL) THEN
@@ -160,9 +163,16 @@ BEGIN
 END $$;
 
 CALL tollgate_protect('events');
-CALL tollgate_grant('tollgate_app', 'SELECT, INSERT', 'events');
-CALL tollgate_grant('tollgate_writer', 'SELECT, INSERT', 'events');
-CALL tollgate_grant('tollgate_ops', 'SELECT, INSERT', 'events');
+-- When it was recorded, in which transaction and in which era is for the database to say: readers of the feed go by it.
+DO $$
+DECLARE
+    one text;
+BEGIN
+    FOREACH one IN ARRAY ARRAY['tollgate_app', 'tollgate_writer', 'tollgate_ops'] LOOP
+        CALL tollgate_grant(one, 'SELECT, INSERT (id, merchant_id, livemode, object_type, object_id, sequence, event, from_status, '
+            'to_status, announced, payment_id, operation_id, actor, detail, data, occurred_at)', 'events');
+    END LOOP;
+END $$;
 CALL tollgate_grant('tollgate_app', 'SELECT', 'state_transitions, installation');
 CALL tollgate_grant('tollgate_writer', 'SELECT', 'state_transitions, installation');
 CALL tollgate_grant('tollgate_ops', 'SELECT', 'state_transitions, installation');

@@ -19,7 +19,17 @@ CREATE TABLE idempotency_keys (
     CONSTRAINT idempotency_key_leads_to_an_answer CHECK (answer IS NOT NULL OR event_id IS NOT NULL OR operation_id IS NOT NULL),
     CONSTRAINT idempotency_key_lives_a_day CHECK (expires_at >= created_at + interval '24 hours')
 );
-CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
+-- For the purge, which never asks for the others.
+CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at) WHERE NOT moves_money;
+
+-- A key that moved money refuses a second time for ever. The condition costs nothing where it does not hold.
+CREATE FUNCTION refuse_key_removal() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the key % moved money and is kept', OLD.key
+        USING ERRCODE = 'TG004', CONSTRAINT = 'keys_that_moved_money_are_kept';
+END $$;
+CREATE TRIGGER keys_that_moved_money_are_kept BEFORE DELETE ON idempotency_keys
+    FOR EACH ROW WHEN (OLD.moves_money) EXECUTE FUNCTION refuse_key_removal();
 
 CALL tollgate_protect('idempotency_keys');
 CALL tollgate_grant('tollgate_app', 'SELECT, INSERT', 'idempotency_keys');

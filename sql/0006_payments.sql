@@ -125,7 +125,7 @@ CREATE TABLE operations (
     outcome           json,
     answer_event_id   uuid,
     next_lookup_at    timestamptz,
-    lookups           smallint NOT NULL DEFAULT 0,
+    lookups           integer NOT NULL DEFAULT 0,
     key_expires_at    timestamptz NOT NULL,
     requested_at      timestamptz NOT NULL,
     closed_at         timestamptz,
@@ -135,6 +135,8 @@ CREATE TABLE operations (
 ) WITH (fillfactor = 70);
 -- Money asked for twice at once is how customers are charged twice: one open authorize, capture or void per payment.
 CREATE UNIQUE INDEX one_open_operation_per_payment ON operations (payment_id) WHERE status IN ('requested', 'unknown') AND type <> 'refund';
+-- A refund is asked for once: its amount is reserved once.
+CREATE UNIQUE INDEX one_operation_per_refund ON operations (refund_id) WHERE refund_id IS NOT NULL;
 CREATE INDEX operations_payment ON operations (payment_id);
 CREATE INDEX operations_lookup ON operations (next_lookup_at) WHERE next_lookup_at IS NOT NULL;
 ALTER TABLE operations ADD PRIMARY KEY (id);
@@ -220,6 +222,102 @@ BEGIN
 END $$;
 CREATE TRIGGER operation_begins_as_requested BEFORE INSERT ON operations
     FOR EACH ROW WHEN (NEW.status <> 'requested') EXECUTE FUNCTION refuse_answered_birth();
+
+-- What a PSP is asked for is covered by the payment as it stands when the statement ends: never more than was authorized, and
+-- money is taken only while it has not been taken. A refund is asked for as it was reserved.
+CREATE FUNCTION require_asking_payment() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    bad record;
+BEGIN
+    SELECT f.type, f.amount, f.payment_id INTO bad
+      FROM fresh f
+     WHERE (SELECT 1
+              FROM public.payments p
+             WHERE p.id = f.payment_id AND p.payment_intent_id = f.payment_intent_id
+               AND p.merchant_id = f.merchant_id AND p.livemode = f.livemode
+               AND p.currency = f.currency AND p.provider = f.provider
+               AND CASE f.type
+                       WHEN 'refund' THEN (SELECT 1 FROM public.refunds r
+                                            WHERE r.id = f.refund_id AND r.payment_id = f.payment_id AND r.amount = f.amount
+                                              AND r.status = 'pending'
+                                            LIMIT 1) IS NOT NULL
+                       WHEN 'void' THEN f.amount <= p.amount
+                       WHEN 'capture' THEN f.amount <= p.amount AND p.status = 'authorized'
+                       ELSE f.amount <= p.amount AND p.status = 'pending_auth'
+                   END
+             LIMIT 1) IS NULL
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'payment % does not cover a % of %', bad.payment_id, bad.type, bad.amount
+            USING ERRCODE = 'TG005', CONSTRAINT = 'operation_is_covered_by_its_payment';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER operation_is_covered_by_its_payment AFTER INSERT ON operations REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION require_asking_payment();
+
+-- All refunds of a payment together are what the payment says is reserved and refunded, or less. The lock makes refunds that are
+-- written at once see each other; the road holds it already.
+CREATE FUNCTION require_covering_payments() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    bad record;
+BEGIN
+    PERFORM FROM public.payments p WHERE p.id = ANY(ARRAY(SELECT f.payment_id FROM fresh f)) ORDER BY p.id FOR NO KEY UPDATE;
+    SELECT f.payment_id INTO bad
+      FROM fresh f
+     WHERE (SELECT 1
+              FROM public.payments p
+             CROSS JOIN LATERAL (SELECT coalesce(sum(r.amount) FILTER (WHERE r.status = 'pending'), 0) AS pending,
+                                        coalesce(sum(r.amount) FILTER (WHERE r.status = 'succeeded'), 0) AS succeeded
+                                   FROM public.refunds r
+                                  WHERE r.payment_id = p.id) all_refunds
+             WHERE p.id = f.payment_id AND p.merchant_id = f.merchant_id AND p.livemode = f.livemode AND p.currency = f.currency
+               AND all_refunds.pending <= p.refund_reserved AND all_refunds.succeeded <= p.amount_refunded
+             LIMIT 1) IS NULL
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'refunds of payment % are more than it says', bad.payment_id
+            USING ERRCODE = 'TG005', CONSTRAINT = 'refunds_are_covered_by_their_payment';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER refunds_are_covered_by_their_payment AFTER INSERT ON refunds REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION require_covering_payments();
+CREATE TRIGGER refunds_stay_covered_by_their_payment AFTER UPDATE ON refunds REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION require_covering_payments();
+
+-- The other side of it. Row triggers, here and below, because their conditions cost nothing where they do not hold.
+CREATE FUNCTION require_covered_refunds() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT coalesce(sum(r.amount) FILTER (WHERE r.status = 'pending'), 0) > NEW.refund_reserved
+            OR coalesce(sum(r.amount) FILTER (WHERE r.status = 'succeeded'), 0) > NEW.amount_refunded
+          FROM public.refunds r
+         WHERE r.payment_id = NEW.id) THEN
+        RAISE EXCEPTION 'payment % has more refunds than it would say', NEW.id
+            USING ERRCODE = 'TG005', CONSTRAINT = 'payment_covers_its_refunds';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER payment_covers_its_refunds AFTER UPDATE ON payments
+    FOR EACH ROW WHEN (NEW.refund_reserved < OLD.refund_reserved OR NEW.amount_refunded < OLD.amount_refunded)
+    EXECUTE FUNCTION require_covered_refunds();
+
+-- For conditions that say all of it; the trigger is named as the rule.
+CREATE FUNCTION refuse_such_a_move() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% % cannot move like this', TG_TABLE_NAME, NEW.id USING ERRCODE = 'TG005', CONSTRAINT = TG_NAME;
+END $$;
+-- What was captured and what it cost is in the books.
+CREATE TRIGGER what_was_captured_stays AFTER UPDATE ON payments
+    FOR EACH ROW WHEN (OLD.amount_captured > 0
+                       AND (NEW.amount_captured, NEW.fee, NEW.captured_at) IS DISTINCT FROM (OLD.amount_captured, OLD.fee, OLD.captured_at))
+    EXECUTE FUNCTION refuse_such_a_move();
+CREATE TRIGGER only_refunds_are_taken_back AFTER UPDATE ON operations
+    FOR EACH ROW WHEN (OLD.status = 'succeeded' AND NEW.status = 'failed' AND NEW.type <> 'refund')
+    EXECUTE FUNCTION refuse_such_a_move();
+CREATE TRIGGER only_charges_are_found AFTER UPDATE ON operations
+    FOR EACH ROW WHEN (OLD.status IN ('declined', 'failed') AND NEW.status = 'succeeded' AND NEW.type NOT IN ('sale', 'authorize'))
+    EXECUTE FUNCTION refuse_such_a_move();
 
 CREATE TRIGGER payment_intents_are_kept BEFORE DELETE OR TRUNCATE ON payment_intents
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_removal('payment_intents_are_kept');

@@ -187,6 +187,22 @@ CREATE TRIGGER ledger_transaction_has_entries AFTER INSERT ON ledger_transaction
 CREATE TRIGGER ledger_reversal_mirrors_its_original AFTER INSERT ON ledger_transactions REFERENCING NEW TABLE AS fresh
     FOR EACH STATEMENT EXECUTE FUNCTION require_mirrored_reversals();
 
+-- A payment is not captured without being booked. The books are written by a statement after the payment's, so this asks when the
+-- transaction ends; a payment is captured once, so it is asked once per payment.
+CREATE FUNCTION require_booked_capture() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT 1 FROM public.ledger_transactions t
+         WHERE t.payment_id = NEW.id AND t.type = 'capture' AND t.merchant_id = NEW.merchant_id AND t.livemode = NEW.livemode
+         LIMIT 1) IS NULL THEN
+        RAISE EXCEPTION 'payment % is captured and not in the books', NEW.id
+            USING ERRCODE = 'TG016', CONSTRAINT = 'captured_payment_is_booked';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER captured_payment_is_booked AFTER UPDATE ON payments DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (OLD.amount_captured = 0 AND NEW.amount_captured > 0)
+    EXECUTE FUNCTION require_booked_capture();
+
 -- The books as an accountant reads them, with what has become of each transaction.
 CREATE VIEW ledger_journal WITH (security_invoker = true) AS
 SELECT t.transaction_id,

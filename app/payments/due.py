@@ -31,12 +31,21 @@ WITH due AS MATERIALIZED (
 UPDATE operations o SET next_lookup_at = NULL WHERE o.id = ANY(ARRAY(SELECT id FROM due))
 RETURNING {", ".join("o." + name for name in Operation.__struct_fields__)}"""  # noqa: S608 - made of our own struct's field names
 
+# Those that are being voided or captured already would stay at the head and starve the rest.
 DUE_AUTHORIZATIONS = """
 SELECT id FROM payments
- WHERE authorization_expires_at <= %s
+ WHERE authorization_expires_at <= %s AND pending_operation IS NULL
  ORDER BY authorization_expires_at
  LIMIT %s
    FOR UPDATE SKIP LOCKED"""
+
+# The mark is set by the database's clock, not by ours: one that is ahead would pass over intents that are given more time later.
+# For the same reason it may go back.
+MOVE_MARK = """
+INSERT INTO clock_marks (name, at) VALUES (%s, least(%s, statement_timestamp()) - %s)
+ON CONFLICT (name) DO UPDATE SET at = excluded.at"""
+
+READ_MARK = "SELECT least(at, statement_timestamp() - %s) FROM clock_marks WHERE name = %s"
 
 DUE_INTENTS = """
 SELECT id FROM payment_intents
@@ -93,10 +102,7 @@ async def expire_intents(connection: Connection, *, now: datetime, limit: int) -
     await _expire(connection, moves, ids)
     queues = await write(connection, moves)
     if len(ids) < limit:
-        await connection.execute(
-            "INSERT INTO clock_marks (name, at) VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET at = greatest(clock_marks.at, excluded.at)",
-            (EXPIRY_MARK, now - OVERLAP),
-        )
+        await connection.execute(MOVE_MARK, (EXPIRY_MARK, now, OVERLAP))
     return len(ids), queues
 
 
@@ -108,6 +114,6 @@ async def _expire(connection: Connection, moves: Moves, ids: Sequence[Id]) -> No
 
 
 async def _mark(connection: Connection, now: datetime) -> datetime:
-    row = await (await connection.execute("SELECT at FROM clock_marks WHERE name = %s", (EXPIRY_MARK,))).fetchone()
+    row = await (await connection.execute(READ_MARK, (OVERLAP, EXPIRY_MARK))).fetchone()
     # The first walk of an installation looks at everything there is.
     return row[0] if row is not None else now - timedelta(days=3650)

@@ -1,7 +1,9 @@
 """One database per file and server, under each role: attacks leave nothing behind that another attack could trip over."""
 
 from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 
 from app.infra.db import Connection, connect
@@ -26,6 +28,24 @@ async def owner(attacked: str) -> AsyncIterator[Connection]:
 @pytest.fixture
 async def writer(attacked: str) -> AsyncIterator[Connection]:
     async with await connect(attacked, role="tollgate_writer") as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def unguarded(attacked: str) -> Iterator[str]:
+    """A database in which events are not held to their objects, so that the rows' own guards are attacked alone."""
+    parts = urlsplit(attacked)
+    server = urlunsplit(parts._replace(path="/postgres"))
+    with _cloned(server, _provide_template(server)) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("DROP TRIGGER event_is_the_last_of_its_object ON events")
+        yield url
+
+
+@pytest.fixture
+async def alone(unguarded: str) -> AsyncIterator[Connection]:
+    """The writer, where rows are guarded by their own rules alone."""
+    async with await connect(unguarded, role="tollgate_writer") as connection:
         yield connection
 
 

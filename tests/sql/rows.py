@@ -13,12 +13,17 @@ from app.payments.model import INTENT, PAYMENT, REFUND
 from app.webhooks.model import ENDPOINT
 
 Row = dict[str, Any]
+# A verb ("insert" or "update"), a table, and the columns of one row.
+Part = tuple[str, str, Row]
 
 MERCHANT = "0190a5dac0007000800000000000000a"
 OTHER_MERCHANT = "0190a5dac0007000800000000000000b"
 MACHINE_OF: dict[str, Machine] = {"payment_intents": INTENT, "payments": PAYMENT, "refunds": REFUND, "webhook_endpoints": ENDPOINT}
 AT = rfc3339(now())
 CAPTURED = ("captured", "partially_refunded", "refunded", "disputed", "won", "lost")
+
+# A change of a captured payment that leaves its status.
+LOOP = Edge("operation_updated", "captured", "captured")
 
 _OWNED: Row = {"merchant_id": MERCHANT, "livemode": False}
 _VERSIONED: Row = {**_OWNED, "created_at": AT, "updated_at": AT}
@@ -52,7 +57,7 @@ _ROWS: dict[str, Row] = {
 
 
 def row(table: str, **changes: Any) -> Row:
-    """A row of `table` with an id of its own; operations and exceptions get a payment, or an operation, of their own too."""
+    """A row of `table` with an id of its own; an exception gets an operation of its own, that of a payment is `asked`."""
     fresh: Row = {"id": new_id(), **_ROWS[table]}
     if table == "operations":
         fresh["payment_id"] = new_id()
@@ -123,27 +128,114 @@ async def update(connection: Connection, table: str, subject: Row, **changes: An
     return (await connection.execute(statement.encode(), (json.dumps({"id": subject["id"], **changes}),))).rowcount
 
 
+async def together(connection: Connection, *parts: Part) -> int:
+    """Several rows as one statement, as the road writes a move and its event; how many rows there were."""
+    given = {f"row_{number}": json.dumps(fields) for number, (_, _, fields) in enumerate(parts)}
+    written = [f"part_{number} AS ({_statement(verb, table, fields, number)})" for number, (verb, table, fields) in enumerate(parts)]
+    counts = " + ".join(f"(SELECT count(*) FROM part_{number})" for number in range(len(parts)))
+    found = await (await connection.execute(f"WITH {', '.join(written)} SELECT {counts}".encode(), given)).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def _statement(verb: str, table: str, fields: Row, number: int) -> str:
+    source = f"json_populate_record(NULL::{table}, %(row_{number})s::json)"
+    if verb == "insert":
+        columns = ", ".join(fields)
+        return f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {source} RETURNING 1"
+    columns = ", ".join(f"{name} = s.{name}" for name in fields if name != "id")
+    return f"UPDATE {table} t SET {columns} FROM {source} s WHERE t.id = s.id RETURNING 1"
+
+
 async def born(connection: Connection, table: str, edge: Edge | None = None, **changes: Any) -> Row:
-    """A row with the event of its birth."""
+    """A row with the event of its birth; a refund with a payment that has reserved it."""
     machine = MACHINE_OF[table]
     first = edge or next(one for one in machine.edges if one.source == NONE)
+    if table == "refunds" and "payment_id" not in changes:
+        changes["payment_id"] = (await reserved(connection, changes))["id"]
     subject = row(table, **changes)
     told = event(machine, subject, first)
     subject |= {"status": first.target, "version": 1, "last_event_id": told["id"]}
-    async with connection.transaction():
-        await insert(connection, "events", told)
-        await insert(connection, table, subject)
+    await together(connection, ("insert", "events", told), ("insert", table, subject))
     return subject
 
 
 async def moved(connection: Connection, table: str, subject: Row, edge: Edge, **changes: Any) -> Row:
-    """The row one edge further, with its event."""
-    told = event(MACHINE_OF[table], subject, edge)
-    after = {"status": edge.target, "version": subject["version"] + 1, "last_event_id": told["id"], **facts(table, edge.target), **changes}
+    """The row one edge further, with its event; a payment's capture is booked, a refund's end is told to its payment."""
+    others = await refunds_end(connection, subject, edge) if table == "refunds" and edge.source != edge.target else []
     async with connection.transaction():
-        await insert(connection, "events", told)
-        assert await update(connection, table, subject, **after) == 1
+        after = await step(connection, table, subject, edge, *others, **{**facts(table, edge.target), **changes})
+        if edge.event == "captured":
+            await booked(connection, subject)
+    return after
+
+
+async def step(connection: Connection, table: str, subject: Row, edge: Edge, *others: Part, **changes: Any) -> Row:
+    """The row with its next version and these changes, and its event, in one statement with the others."""
+    told = event(MACHINE_OF[table], subject, edge)
+    after = {"status": edge.target, "version": subject["version"] + 1, "last_event_id": told["id"], **changes}
+    parts = [("insert", "events", told), ("update", table, {"id": subject["id"], **after}), *others]
+    assert await together(connection, *parts) == len(parts)
     return subject | after
+
+
+async def booked(connection: Connection, payment: Row) -> None:
+    """The least that the ledger must say of a captured payment; only the writer may say it."""
+    owned = {"merchant_id": payment["merchant_id"], "livemode": payment["livemode"], "created_at": AT}
+    posted = {**owned, "transaction_id": new_id(), "type": "capture", "reference_id": new_id(), "payment_id": payment["id"]}
+    posted |= {"status": "posted", "first_entry_id": new_id()}
+    entry = {**owned, "transaction_id": posted["transaction_id"], "amount": 10000, "currency": "EUR"}
+    debit = {**entry, "entry_id": posted["first_entry_id"], "account_id": "customer_payment_clearing", "direction": "debit"}
+    credit = {**entry, "entry_id": new_id(), "account_id": "merchant_pending", "direction": "credit"}
+    await connection.execute("SELECT set_config('tollgate.role_before', current_user, true), set_config('role', 'tollgate_writer', true)")
+    await insert_posted(connection, posted, debit, credit)
+    await connection.execute("SELECT set_config('role', current_setting('tollgate.role_before'), true)")
+
+
+async def insert_posted(connection: Connection, posted: Row, *entries: Row) -> None:
+    columns, entry = ", ".join(posted), ", ".join(entries[0])
+    statement = f"""
+        WITH p AS (INSERT INTO ledger_transactions ({columns})
+                   SELECT {columns} FROM json_populate_record(NULL::ledger_transactions, %s::json))
+        INSERT INTO ledger_entries ({entry}) SELECT {entry} FROM json_populate_recordset(NULL::ledger_entries, %s::json)"""
+    await connection.execute(statement.encode(), (json.dumps(posted), json.dumps(entries)))
+
+
+async def reserved(connection: Connection, owned: Row) -> Row:
+    """A captured payment that has reserved all of it for refunds."""
+    payment = await walked(
+        connection, "payments", "captured", **{name: owned[name] for name in ("merchant_id", "livemode") if name in owned}
+    )
+    return await moved(connection, "payments", payment, LOOP, refund_reserved=10000)
+
+
+async def refunds_end(connection: Connection, refund: Row, edge: Edge) -> list[Part]:
+    """The payment's share of a refund's move, in the same statement."""
+    columns = ("id", "merchant_id", "livemode", "status", "version", "refund_reserved", "amount_refunded")
+    statement = f"SELECT {', '.join(columns)} FROM payments WHERE id = %s::uuid"
+    found = await (await connection.execute(statement.encode(), (refund["payment_id"],))).fetchone()
+    assert found is not None
+    payment = dict(zip(columns, found, strict=True))
+    after = {"version": payment["version"] + 1, "last_event_id": new_id()}
+    for column, status in (("refund_reserved", "pending"), ("amount_refunded", "succeeded")):
+        after[column] = payment[column] + refund["amount"] * ((edge.target == status) - (edge.source == status))
+    told = event(PAYMENT, payment, LOOP, id=after["last_event_id"])
+    return [("insert", "events", told), ("update", "payments", {"id": payment["id"], **after})]
+
+
+async def asked(connection: Connection, **changes: Any) -> Row:
+    """An operation of a payment that stands where such an operation is asked for."""
+    type_ = changes.get("type", "capture")
+    owned = {name: changes[name] for name in ("merchant_id", "livemode") if name in changes}
+    if type_ == "refund" and "refund_id" not in changes:
+        refund = await born(connection, "refunds", **owned)
+        changes = {"payment_id": refund["payment_id"], "refund_id": refund["id"], **changes}
+    elif "payment_id" not in changes:
+        status = "pending_auth" if type_ in ("sale", "authorize") else "authorized"
+        changes = {"payment_id": (await walked(connection, "payments", status, **owned))["id"], **changes}
+    operation = row("operations", **changes)
+    await insert(connection, "operations", operation)
+    return operation
 
 
 async def walked(connection: Connection, table: str, status: str, **changes: Any) -> Row:

@@ -11,10 +11,9 @@ from app.core.machine import Edge
 from app.infra.db import Connection, connect
 from app.payments.model import INTENT, PAYMENT
 from tests.refusal import refused
-from tests.sql.rows import AT, Row, born, event, insert, key, moved, row, update, walked
+from tests.sql.rows import AT, LOOP, Row, asked, born, event, insert, key, moved, reserved, row, step, update, walked
 
 CREATED = Edge("created", "none", "created")
-TOUCHED = Edge("operation_updated", "captured", "captured")
 
 
 async def captured(connection: Connection) -> Row:
@@ -160,8 +159,7 @@ async def test_an_operation_is_well_formed(writer: Connection, changes: Row, con
 )
 async def test_a_closed_operation_has_its_instant_and_its_answer(writer: Connection, changes: Row, constraint: str) -> None:
     """Whoever repeats the request is answered from there."""
-    operation = row("operations")
-    await insert(writer, "operations", operation)
+    operation = await asked(writer)
 
     with refused(constraint):
         await update(writer, "operations", operation, **changes)
@@ -170,17 +168,26 @@ async def test_a_closed_operation_has_its_instant_and_its_answer(writer: Connect
 @pytest.mark.parametrize("second", ["authorize", "sale", "capture", "void"])
 @pytest.mark.parametrize("status", ["requested", "unknown"])
 async def test_one_open_operation_per_payment(writer: Connection, status: str, second: str) -> None:
-    """While one is open, unknown ones included, no second one is written; refunds may overlap with it and with each other."""
-    first = row("operations")
-    await insert(writer, "operations", first)
+    """While one is open, unknown ones included, no second one is written."""
+    first = await asked(writer)
     await update(writer, "operations", first, status=status)
 
     with refused("one_open_operation_per_payment"):
         await insert(writer, "operations", row("operations", payment_id=first["payment_id"], type=second))
-    for _ in range(2):
-        await insert(writer, "operations", row("operations", payment_id=first["payment_id"], type="refund", refund_id=new_id()))
     await update(writer, "operations", first, status="declined", closed_at=AT, answer_event_id=new_id())
-    await insert(writer, "operations", row("operations", payment_id=first["payment_id"], type=second))
+    await insert(writer, "operations", row("operations", payment_id=first["payment_id"], type="void"))
+
+
+async def test_refunds_overlap(writer: Connection) -> None:
+    """With each other and with what else is open; each is asked for once."""
+    payment = await reserved(writer, {})
+    await asked(writer, type="void", payment_id=payment["id"])
+    first, second = [await born(writer, "refunds", payment_id=payment["id"], amount=5000) for _ in range(2)]
+    for refund in (first, second):
+        await asked(writer, type="refund", payment_id=payment["id"], refund_id=refund["id"], amount=5000)
+
+    with refused("one_operation_per_refund"):
+        await asked(writer, type="refund", payment_id=payment["id"], refund_id=first["id"], amount=5000)
 
 
 @pytest.mark.parametrize(
@@ -298,16 +305,11 @@ async def test_fifty_refunds_at_once_reserve_what_there_is(attacked: str, writer
 
 
 async def _reserve(connection: Connection, payment_id: str) -> None:
-    select = "SELECT version, status, merchant_id, livemode FROM payments WHERE id = %s::uuid FOR UPDATE"
+    select = "SELECT version, status, merchant_id, livemode, refund_reserved FROM payments WHERE id = %s::uuid FOR UPDATE"
     found = await (await connection.execute(select, (payment_id,))).fetchone()
     assert found is not None
     seen = {"id": payment_id, "version": found[0], "status": found[1], "merchant_id": found[2], "livemode": found[3]}
-    told = event(PAYMENT, seen, TOUCHED)
-    await insert(connection, "events", told)
-    await connection.execute(
-        "UPDATE payments SET refund_reserved = refund_reserved + 6000, version = version + 1, last_event_id = %s::uuid WHERE id = %s::uuid",
-        (told["id"], payment_id),
-    )
+    await step(connection, "payments", seen, LOOP, refund_reserved=found[4] + 6000)
 
 
 async def test_fifty_refunds_that_do_not_lock_are_one(attacked: str, writer: Connection) -> None:

@@ -58,31 +58,31 @@ async def test_nothing_begins_without_its_event(writer: Connection, merchant: Co
 
 @tables
 @pytest.mark.parametrize("wrong", WRONG)
-async def test_nothing_begins_with_a_wrong_event(writer: Connection, table: str, wrong: str) -> None:
+async def test_nothing_begins_with_a_wrong_event(alone: Connection, table: str, wrong: str) -> None:
     """Somebody else's birth is no birth."""
     subject = row(table)
     first = next(edge for edge in MACHINE_OF[table].edges if edge.source == "none")
     told = event(MACHINE_OF[table], subject, first)
-    await insert(writer, "events", told | WRONG[wrong]())
+    await insert(alone, "events", told | WRONG[wrong]())
 
     with refused(BEGINS[table]):
-        await insert(writer, table, subject | {"status": first.target, "version": 1, "last_event_id": told["id"]})
+        await insert(alone, table, subject | {"status": first.target, "version": 1, "last_event_id": told["id"]})
 
 
 @tables
-async def test_nothing_begins_in_another_version_or_status(writer: Connection, table: str) -> None:
+async def test_nothing_begins_in_another_version_or_status(alone: Connection, table: str) -> None:
     """Version 1, and the status of the event."""
     subject = row(table)
     first = next(edge for edge in MACHINE_OF[table].edges if edge.source == "none")
     told = event(MACHINE_OF[table], subject, first)
-    await insert(writer, "events", told)
+    await insert(alone, "events", told)
     right = subject | {"status": first.target, "version": 1, "last_event_id": told["id"]}
 
     with refused(BEGINS[table]):
-        await insert(writer, table, right | {"version": 2})
+        await insert(alone, table, right | {"version": 2})
     other = MOVES[table].target if MOVES[table].target != first.target else "requires_confirmation"
     with refused(BEGINS[table]):
-        await insert(writer, table, right | {"status": other} | facts(table, other))
+        await insert(alone, table, right | {"status": other} | facts(table, other))
 
 
 @tables
@@ -113,28 +113,28 @@ async def test_no_column_changes_without_an_event(writer: Connection, table: str
 
 @tables
 @pytest.mark.parametrize("wrong", WRONG)
-async def test_no_status_moves_with_a_wrong_event(writer: Connection, table: str, wrong: str) -> None:
+async def test_no_status_moves_with_a_wrong_event(alone: Connection, table: str, wrong: str) -> None:
     """An event of another merchant, mode or object, or one that the row does not name, moves nothing."""
-    subject, edge = await born(writer, table), MOVES[table]
+    subject, edge = await born(alone, table), MOVES[table]
     told = event(MACHINE_OF[table], subject, edge)
-    await insert(writer, "events", told | WRONG[wrong]())
+    await insert(alone, "events", told | WRONG[wrong]())
 
     with refused(MOVES_WITH[table]):
-        await update(writer, table, subject, status=edge.target, version=2, last_event_id=told["id"], **facts(table, edge.target))
+        await update(alone, table, subject, status=edge.target, version=2, last_event_id=told["id"], **facts(table, edge.target))
 
 
 @tables
 @pytest.mark.parametrize("version", [0, 1, 3, 7])
-async def test_no_status_moves_to_another_version(writer: Connection, table: str, version: int) -> None:
+async def test_no_status_moves_to_another_version(alone: Connection, table: str, version: int) -> None:
     """The next version is one more; none is skipped, repeated or taken back, even with an event of that number."""
-    subject, edge = await born(writer, table), MOVES[table]
+    subject, edge = await born(alone, table), MOVES[table]
     told = event(MACHINE_OF[table], subject, edge)
     if version > 1:
         told["sequence"] = version
-    await insert(writer, "events", told)
+    await insert(alone, "events", told)
 
     with refused(MOVES_WITH[table]):
-        await update(writer, table, subject, status=edge.target, version=version, last_event_id=told["id"], **facts(table, edge.target))
+        await update(alone, table, subject, status=edge.target, version=version, last_event_id=told["id"], **facts(table, edge.target))
 
 
 @tables
@@ -147,15 +147,15 @@ async def test_an_event_of_an_earlier_move_does_not_serve_again(writer: Connecti
 
 
 @tables
-async def test_one_bad_row_takes_the_whole_statement_with_it(writer: Connection, table: str) -> None:
+async def test_one_bad_row_takes_the_whole_statement_with_it(alone: Connection, table: str) -> None:
     """In a set-based statement nobody slips through beside a row that is right."""
-    good, bad = await born(writer, table), await born(writer, table)
+    good, bad = await born(alone, table), await born(alone, table)
     edge = MOVES[table]
     told = event(MACHINE_OF[table], good, edge)
-    await insert(writer, "events", told)
+    await insert(alone, "events", told)
 
     with refused(MOVES_WITH[table]):
-        await writer.execute(
+        await alone.execute(
             f"UPDATE {table} SET version = 2, last_event_id = %s::uuid WHERE id = ANY(%s::uuid[])".encode(),
             (told["id"], [good["id"], bad["id"]]),
         )

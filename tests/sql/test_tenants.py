@@ -8,7 +8,7 @@ import pytest
 from app.infra.db import Connection, connect
 from tests.refusal import forbidden
 from tests.sql.conftest import become
-from tests.sql.rows import MERCHANT, OTHER_MERCHANT, born, insert, key, row, update
+from tests.sql.rows import MERCHANT, OTHER_MERCHANT, asked, born, insert, key, row, update
 
 # Tables of merchants that the application's role may read, with what makes a row of each.
 PROTECTED = """
@@ -27,6 +27,8 @@ async def make(connection: Connection, table: str, **owned: Any) -> None:
         await born(connection, table, **owned)
     elif table == "events":
         await born(connection, "payments", **owned)
+    elif table == "operations":
+        await asked(connection, **owned)
     elif table == "idempotency_keys":
         await insert(connection, table, key(**owned))
     else:
@@ -103,15 +105,14 @@ async def test_other_merchants_and_the_other_mode_are_invisible(writer: Connecti
 async def test_nothing_is_written_for_others(merchant: Connection, table: str, owned: dict[str, Any]) -> None:
     """A row of another merchant, or of the other mode, is refused when it is written."""
     with forbidden():
-        await make(merchant, table, **owned)
+        await (insert(merchant, table, row(table, **owned)) if table == "operations" else make(merchant, table, **owned))
 
 
 @pytest.mark.parametrize("owned", [{"merchant_id": OTHER_MERCHANT}, {"livemode": True}], ids=["merchant", "mode"])
 async def test_nothing_of_others_is_changed(writer: Connection, merchant: Connection, owned: dict[str, Any]) -> None:
     """An UPDATE by id finds nothing where the id is somebody else's."""
     payment = await born(writer, "payments", **owned)
-    operation, exception = row("operations", **owned), row("exceptions", **owned)
-    await insert(writer, "operations", operation)
+    operation, exception = await asked(writer, **owned), row("exceptions", **owned)
     await insert(writer, "exceptions", exception)
 
     assert await update(merchant, "payments", payment, metadata={"stolen": "yes"}) == 0

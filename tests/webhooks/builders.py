@@ -13,7 +13,8 @@ import outbox
 from app.core.clock import now
 from app.core.ids import Id, new_id, typeid
 from app.infra.db import Connection, Pool, tenant
-from app.payments.store import INSERT_EVENTS, write_rows
+from app.payments.model import Payment
+from app.payments.store import INSERT_EVENTS, INSERT_PAYMENTS, write_rows
 from app.payments.store import Event as EventRow
 from app.webhooks import actions
 from app.webhooks.actions import Asker
@@ -84,7 +85,7 @@ async def announce(writer: Connection, *rows: EventRow, traceparent: str | None 
     """As a settlement does it: events and fan-out in one transaction."""
     written = list(rows) or [event_row()]
     async with writer.transaction():
-        await write_rows(writer, ((INSERT_EVENTS, written),))
+        await write_rows(writer, ((INSERT_EVENTS, written), (INSERT_PAYMENTS, [_told_of(one) for one in written])))
         await fan_out(
             writer,
             [
@@ -100,6 +101,20 @@ async def announce(writer: Connection, *rows: EventRow, traceparent: str | None 
             ],
         )
     return written
+
+
+def _told_of(event: EventRow) -> Payment:
+    """An event comes in the statement that makes or moves its object."""
+    nothing: dict[str, Any] = dict.fromkeys(Payment.__struct_fields__)
+    amounts = dict.fromkeys(("amount_captured", "amount_refunded", "refund_reserved", "amount_disputed", "fee"), 0)
+    return Payment(
+        **nothing
+        | amounts
+        | {name: getattr(event, name) for name in ("merchant_id", "livemode")}
+        | {"id": event.object_id, "payment_intent_id": new_id(), "amount": 2599, "currency": "EUR", "capture_method": "automatic"}
+        | {"status": event.to_status, "version": event.sequence, "last_event_id": event.id, "provider": "sandbox"}
+        | {"payment_method": {}, "metadata": {}, "created_at": event.occurred_at, "updated_at": event.occurred_at}
+    )
 
 
 async def waiting(writer: Connection) -> list[tuple[str, str]]:
