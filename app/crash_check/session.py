@@ -41,17 +41,15 @@ def run(*, payments: int, seed: int | None, data: Path | None, lease_seconds: in
             beside = _Beside(hold(installation, journeys(payments, chosen), seed=chosen, times=times, show=show))
             beside.start()
             installation.supervisor.watch(stop=lambda: ending() or not beside.is_alive(), each_tick=lambda: None)
-            if beside.is_alive():
-                return _INTERRUPTED
-            trial = beside.result()
+            trial = None if beside.is_alive() else beside.result()
     except NeverReady as error:
         raise click.ClickException(str(error)) from None
-    well = _show(trial)
-    if not well:
+    if trial is not None and not _show(trial):
         click.echo(f"logs, deliveries.jsonl and answers.jsonl are kept in {home}")
-    elif data is None:
+        return 1
+    if data is None:
         shutil.rmtree(home, ignore_errors=True)
-    return 0 if well else 1
+    return _INTERRUPTED if trial is None else 0
 
 
 class _Beside(threading.Thread):
