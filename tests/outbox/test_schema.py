@@ -11,6 +11,7 @@ from tests.refusal import forbidden, refused
 
 MIGRATION = Path("sql/0002_outbox.sql")
 ROW = {"queue": "q", "lane": "l", "actor": "a", "payload": "{}"}
+TENANT = "0190a5da-c000-7000-8000-00000000000a"
 LETTER = {**ROW, "outbox_id": 1, "attempts": 1, "failures": 1, "first_error": "e", "last_error": "e", "created_at": "2026-01-01"}
 
 
@@ -116,8 +117,9 @@ def test_an_event_is_received_once(owner: psycopg.Connection[Any], constraint: s
 def test_the_application_may_only_add_rows(owner: psycopg.Connection[Any]) -> None:
     """The application's role writes rows, chooses neither counts nor errors, and sees nothing of what waits or died."""
     owner.execute("SET ROLE tollgate_app")
+    owner.execute("SELECT set_config('tollgate.merchant_id', %s, false)", (TENANT,))
 
-    insert(owner, "outbox", ROW)
+    insert(owner, "outbox", ROW | {"tenant": TENANT})
     for statement in (
         "INSERT INTO outbox (queue, lane, actor, payload, attempt) VALUES ('q', 'l', 'a', '{}', 5)",
         "INSERT INTO outbox (queue, lane, actor, payload, replay_of) VALUES ('q', 'l', 'a', '{}', 5)",
@@ -132,6 +134,18 @@ def test_the_application_may_only_add_rows(owner: psycopg.Connection[Any]) -> No
     ):
         with forbidden():
             owner.execute(statement)
+
+
+@pytest.mark.parametrize("tenant", ["0190a5da-c000-7000-8000-00000000000b", None])
+def test_the_application_leaves_no_work_for_others(owner: psycopg.Connection[Any], tenant: str | None) -> None:
+    """Neither for another merchant nor for nobody; without a merchant of its own, for none at all."""
+    owner.execute("SET ROLE tollgate_app")
+    with pytest.raises(psycopg.errors.UndefinedObject):
+        insert(owner, "outbox", ROW | {"tenant": TENANT})
+
+    owner.execute("SELECT set_config('tollgate.merchant_id', %s, false)", (TENANT,))
+    with forbidden():
+        insert(owner, "outbox", ROW | {"tenant": tenant})
 
 
 def test_letters_are_closed_by_operators_and_deleted_by_nobody(owner: psycopg.Connection[Any]) -> None:
