@@ -14,6 +14,7 @@ from app.payments.asking import Asking, Shown, Waited, asking_transaction
 from app.payments.present import render
 from app.payments.road import Road
 from app.payments.waiting import Answered
+from app.providers.codes import reason_of
 
 # How soon a caller that did not want to wait should look again.
 LOOK_AGAIN_SECONDS = 1
@@ -86,9 +87,8 @@ def refused(answered: Answered, data: bytes) -> DomainError:
     told = answered.outcome or {}
     reason = told.get("reason") or "processing_error"
     shown = msgspec.Raw(data)
-    failure = _failure(answered.data)
     kind = AuthenticationFailed if reason == "authentication_failed" else PaymentDeclined
-    error = kind(told.get("message") or "", retryable=bool(failure.get("retryable")), decline_code=reason)
+    error = kind(told.get("message") or "", retryable=reason_of(reason).retryable, decline_code=reason)
     if answered.object_type == "payment_intent":
         error.extra["payment_intent"] = shown
     elif answered.object_type == "refund":
@@ -103,16 +103,9 @@ def refused(answered: Answered, data: bytes) -> DomainError:
 
 class _Facts(msgspec.Struct):
     payment_id: str | None = None
-    failure: dict[str, Any] | None = None
-    last_payment_error: dict[str, Any] | None = None
 
 
 _read_facts = msgspec.json.Decoder(_Facts).decode
-
-
-def _failure(data: str) -> dict[str, Any]:
-    facts = _read_facts(data)
-    return facts.failure or facts.last_payment_error or {}
 
 
 def _payment_id(data: str) -> str | None:

@@ -21,7 +21,7 @@ from app.payments.asking import (
     require_version,
     shown,
 )
-from app.payments.confirm import Confirm, require_test_card
+from app.payments.confirm import Confirm, require_test_card, route
 from app.payments.create import NewIntent
 from app.payments.model import INTENT, INTENT_LIFETIME, MAX_ATTEMPTS, REQUIRES, Intent
 from app.payments.moves import record
@@ -36,7 +36,7 @@ MOST_METADATA_PAIRS = 50
 async def create(road: Road, asking: Asking, fields: Mapping[str, Any]) -> tuple[Id, Shown]:
     """A new intent from checked request `fields`, or the answer of the earlier request under the same key.
 
-    Raises IdempotencyKeyReused, InvalidValue (customer_id).
+    Raises IdempotencyKeyReused, InvalidValue (customer_id), TestCardRequired, and NoRoute where it is to be confirmed at once.
     """
     if fields.get("payment_method") is not None:
         require_test_card(road.registry, fields["payment_method"], livemode=asking.livemode)
@@ -46,6 +46,9 @@ async def create(road: Road, asking: Asking, fields: Mapping[str, Any]) -> tuple
     moves = begin(asking)
     intent = _new_intent(asking, fields, moves.now)
     status = "requires_payment_method" if intent.payment_method is None else "requires_confirmation"
+    if fields.get("confirm") and intent.payment_method is not None:
+        # Refused before anything is written: what nobody takes leaves no intent behind.
+        route(road.registry, intent, intent.payment_method)
     event = record(moves, INTENT, intent, "created", status, operation_id=None)
     # Its repeat must not make another intent of the same order once the key has ended: it goes on to confirm, which moves money.
     key = asking.key(moves.now, moves_money=bool(fields.get("confirm")))
@@ -114,6 +117,11 @@ async def update(road: Road, asking: Asking, intent_id: Id, changes: Mapping[str
             require_test_card(road.registry, changes["payment_method"], livemode=asking.livemode)
         _require_changeable(intent, changes)
         moves = begin(asking)
+        if not changes:
+            key = asking.key(moves.now)
+            key.object_id, key.event_id = intent.id, intent.last_event_id
+            await idempotency.insert(connection, [key])
+            return shown(intent, key)
         for name, value in changes.items():
             setattr(intent, name, _merged(intent.metadata, value) if name == "metadata" else value)
         attached = changes.get("payment_method") is not None
