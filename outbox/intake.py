@@ -50,6 +50,7 @@ class Intake:
         self.queue = queue
         self.running = 0
         self.claiming = False
+        self._emptied = False
         self._url = url
         self._lease_seconds = lease_seconds
         self._gate = gate
@@ -75,6 +76,10 @@ class Intake:
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_seconds
         while not self._gate.draining and loop.time() < until:
+            if self._emptied:
+                # The last claim got all there was: what has come since has set the flag, or will.
+                self._emptied = False
+                await _wait_a_poll(self._due)
             limit = await self._wait_for_room()
             if limit == 0:
                 continue
@@ -85,6 +90,7 @@ class Intake:
             rows = await self._claim(limit)
             self.claiming = False
             if rows:
+                self._emptied = len(rows) < limit and not visited_from and not self._after_lane
                 return await self._taken(rows)
             if not visited_from:
                 await _wait_a_poll(self._due)

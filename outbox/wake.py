@@ -46,6 +46,8 @@ class Waker:
         self._spacing_seconds = spacing_seconds
         self._pending: dict[str, dict[str, None]] = {}
         self._subscribers: dict[str, list[Hear]] = {}
+        # Until when each channel is left alone, on the loop's clock.
+        self._quiet_from: dict[str, float] = {}
         self._flag = asyncio.Event()
         self._closing = False
         self._connection: AsyncConnection[Any] | None = None
@@ -92,15 +94,30 @@ class Waker:
         while not (self._closing and not self._pending):
             await self._flag.wait()
             self._flag.clear()
-            pending, self._pending = self._pending, {}
+            due = self._take_due()
             try:
-                await self._send(pending)
+                await self._send(due)
             except psycopg.Error as error:
                 log.warning("wake-ups wait for the database: %s", error)
-                self._keep(pending)
+                self._keep(due)
                 await asyncio.sleep(RECONNECT_SECONDS)
-            else:
-                await asyncio.sleep(self._spacing_seconds)
+            if self._pending and not self._flag.is_set():
+                await self._until_next_is_due()
+
+    def _take_due(self) -> dict[str, dict[str, None]]:
+        """What waits for a channel that has been quiet long enough: a busy one never delays another."""
+        moment = asyncio.get_running_loop().time()
+        due = {channel for channel in self._pending if self._closing or moment >= self._quiet_from.get(channel, 0.0)}
+        self._quiet_from.update(dict.fromkeys(due, moment + self._spacing_seconds))
+        return {channel: self._pending.pop(channel) for channel in due}
+
+    async def _until_next_is_due(self) -> None:
+        """Or until something else is said."""
+        next_at = min(self._quiet_from.get(channel, 0.0) for channel in self._pending)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(next_at):
+                await self._flag.wait()
+        self._flag.set()
 
     async def _send(self, pending: dict[str, dict[str, None]]) -> None:
         told = [(channel, payload) for channel, items in pending.items() for payload in payloads(items)]

@@ -40,13 +40,12 @@ _read_look_up = msgspec.json.Decoder(LookUpTask)
 
 
 class Desk:
-    """What the handlers share in a process: the adapters, the lane that books, the way to wake others."""
+    """What the handlers share in a process: the adapters, and the lane that books."""
 
-    def __init__(self, registry: Registry, settle: "Lane[Settlement, Settled]", pool: Pool, waker: Waker) -> None:
+    def __init__(self, registry: Registry, settle: "Lane[Settlement, Settled]", pool: Pool) -> None:
         self._registry = registry
         self._settle = settle
         self._pool = pool
-        self._waker = waker
 
     async def send(self, row: outbox.Claimed) -> None:
         """Ask once. A row whose earlier claim vanished may have been sent: it is asked again under the same key, or looked up."""
@@ -134,7 +133,6 @@ class Desk:
             raise outbox.LeaseLost
         if settled.error is not None:
             raise settled.error
-        self._waker.notify(DONE, task.operation_id)
 
 
 async def _ask(adapter: Adapter, task: PspTask, *, again: bool) -> Outcome:
@@ -166,6 +164,10 @@ async def open_actors(settings: Settings, waker: Waker) -> AsyncIterator[Sequenc
 
     async def batch(connection: Connection, settlements: list[Settlement]) -> Sequence[Settled]:
         answers, queues = await settle_batch(connection, settlements)
+        # The payer waits, so who answers is told first.
+        for one, answer in zip(settlements, answers, strict=True):
+            if answer.held and answer.error is None:
+                waker.notify(DONE, one.task.operation_id)
         for queue in queues:
             waker.wake(queue)
         return answers
@@ -177,7 +179,7 @@ async def open_actors(settings: Settings, waker: Waker) -> AsyncIterator[Sequenc
     try:
         async with open_pool(settings.database_url, role="tollgate_writer", size=2) as pool:
             await lane.start()
-            desk = Desk(registry, lane, pool, waker)
+            desk = Desk(registry, lane, pool)
             yield (
                 outbox.Actor(SEND, desk.send, failures_limit=UNAVAILABLE_TRIES, never_dead_letter=True, on_exhausted=desk.exhausted),
                 outbox.Actor(

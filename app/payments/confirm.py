@@ -26,7 +26,7 @@ from app.payments import store
 from app.payments.keys import require_same
 from app.payments.model import INTENT, PAYMENT, REQUIRES, Intent, Payment
 from app.payments.moves import Moves, browser_url, open_operation, record
-from app.payments.write import merged, write
+from app.payments.write import Sent, merged, send
 from app.providers.base import Adapter
 from app.providers.registry import NoRoute as NoRouteFound
 from app.providers.registry import Registry
@@ -69,7 +69,7 @@ def touched(confirm: Confirm) -> Iterable[Hashable]:
 def confirm_batch(registry: Registry) -> Batch:
     async def batch(connection: Connection, confirms: list[Confirm]) -> tuple[Sequence[Confirmed], frozenset[str]]:
         """The answers in order, and the queues to wake now that it is committed."""
-        queues: frozenset[str] = frozenset()
+        sent: Sent | None = None
         async with connection.pipeline():
             await connection.execute("BEGIN")
             locked = await connection.execute(store.LOCK_INTENTS, ([one.intent_id for one in confirms],))
@@ -81,9 +81,9 @@ def confirm_batch(registry: Registry) -> Batch:
             fresh = [(one.key, moves) for one, (_, moves) in zip(confirms, decided, strict=True) if moves is not None]
             if fresh:
                 await idempotency.insert(connection, [key for key, _ in fresh])
-                queues = await write(connection, merged([moves for _, moves in fresh]))
+                sent = await send(connection, merged([moves for _, moves in fresh]))
             await connection.execute("COMMIT")
-        return [answer for answer, _ in decided], queues
+        return [answer for answer, _ in decided], sent.queues() if sent is not None else frozenset()
 
     return batch
 

@@ -14,7 +14,7 @@ from app.payments.affected import Affected
 from app.payments.model import Intent, Operation, Payment, Refund
 from app.payments.moves import LookUpTask, Moves, PspTask
 from app.payments.outcome import apply
-from app.payments.write import merged, write
+from app.payments.write import Sent, merged, send
 from app.providers.base import Outcome
 from outbox import Claimed
 
@@ -49,7 +49,7 @@ def touched(settlement: Settlement) -> Iterable[Hashable]:
 
 async def settle_batch(connection: Connection, settlements: list[Settlement]) -> tuple[Sequence[Settled], frozenset[str]]:
     """The answers in the order of `settlements`, and the queues to wake now that it is committed."""
-    queues: frozenset[str] = frozenset()
+    sent: Sent | None = None
     async with connection.pipeline():
         await connection.execute("BEGIN")
         held_cursor = await outbox.send_hold(connection, [one.row for one in settlements])
@@ -58,11 +58,11 @@ async def settle_batch(connection: Connection, settlements: list[Settlement]) ->
         answers, decided = _decide(settlements, held, locked)
         done = [one.row for one, answer in zip(settlements, answers, strict=True) if answer.held and answer.error is None]
         if decided:
-            queues = await write(connection, merged(decided))
+            sent = await send(connection, merged(decided))
         if done:
             await outbox.send_settle(connection, done)
         await connection.execute("COMMIT")
-    return answers, queues
+    return answers, sent.queues() if sent is not None else frozenset()
 
 
 class Locked(msgspec.Struct):

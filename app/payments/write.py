@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from psycopg import AsyncCursor
 
 import outbox
 from app.core.ids import Id
@@ -32,25 +34,37 @@ def merged(parts: Sequence[Moves]) -> Moves:
 _LISTS = tuple(field for field in Moves.__struct_fields__ if field not in ("now", "actor", "traceparent"))
 
 
-async def write(connection: Connection, moves: Moves) -> frozenset[str]:
+class Sent(NamedTuple):
+    """What was sent and not answered yet; its queues are known when the pipeline has ended."""
+
+    rows: frozenset[str]
+    fanned: AsyncCursor[tuple[Any, ...]] | None
+
+    def queues(self) -> frozenset[str]:
+        """The queues that have to be woken once it has been committed."""
+        return self.rows | {WEBHOOKS} if self.fanned is not None and self.fanned.rowcount else self.rows
+
+
+async def send(connection: Connection, moves: Moves) -> Sent:
     """Each capability's statement: births and moves with their events, ledger, webhooks, outbox.
 
-    The statements travel together, and when it returns all of them have been answered. Returns the queues that have to be woken
-    once this has been committed.
+    For a caller in pipeline mode, who sends COMMIT behind it: a statement that is refused aborts the transaction, and that with it.
     """
-    async with connection.pipeline() as pipeline:
-        for parts in _statements(moves):
-            await store.write_rows(connection, parts)
-        await store.open_exceptions(connection, moves.exceptions)
-        await store.look_up_charges(connection, moves.charges_to_look_up, at=moves.now)
-        await post(connection, moves.postings)
-        fanned = await fan_out(connection, moves.announcements) if moves.announcements else None
-        await outbox.write(connection, moves.outbox)
-        await pipeline.sync()
-    queues = {row.queue for row in moves.outbox}
-    if fanned is not None and fanned.rowcount:
-        queues.add(WEBHOOKS)
-    return frozenset(queues)
+    for parts in _statements(moves):
+        await store.write_rows(connection, parts)
+    await store.open_exceptions(connection, moves.exceptions)
+    await store.look_up_charges(connection, moves.charges_to_look_up, at=moves.now)
+    await post(connection, moves.postings)
+    fanned = await fan_out(connection, moves.announcements) if moves.announcements else None
+    await outbox.write(connection, moves.outbox)
+    return Sent(frozenset(row.queue for row in moves.outbox), fanned)
+
+
+async def write(connection: Connection, moves: Moves) -> frozenset[str]:
+    """As `send`; when it returns all statements have been answered. Returns the queues to wake after the commit."""
+    async with connection.pipeline():
+        sent = await send(connection, moves)
+    return sent.queues()
 
 
 def _statements(moves: Moves) -> list[list[store.Part]]:
