@@ -90,8 +90,10 @@ class Intake:
             rows = await self._claim(limit)
             self.claiming = False
             if rows:
-                self._emptied = len(rows) < limit and not visited_from and not self._after_lane
-                return await self._taken(rows)
+                taken = await self._taken(rows)
+                # Where a lane has no room left there may be more of it, which nobody announces again.
+                self._emptied = len(rows) < limit and all(running < self.queue.lane_limit for running in self._in_lane.values())
+                return taken
             if not visited_from:
                 await _wait_a_poll(self._due)
         return []

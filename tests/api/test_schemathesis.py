@@ -118,7 +118,10 @@ async def test_no_answer_is_undocumented_and_every_operation_succeeds(installati
     schema = schemathesis.openapi.from_dict(document, config=_configuration(installation, feed, key=merchant.secret))
 
     ran = _run(schema)
+    missed = set(ran.asked) - ran.succeeded
+    # Which of a handful of requests names an object that exists is chance, because ids are: whoever had none gets another handful.
+    again = _run(schema.include(name=sorted(missed))) if missed else Ran(Counter(), set(), [])
 
-    assert ran.broken == []
+    assert ran.broken + again.broken == []
     assert set(ran.asked) == Document(document).operations
-    assert set(ran.asked) - ran.succeeded == set()
+    assert missed - again.succeeded == set()
