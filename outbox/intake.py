@@ -50,7 +50,6 @@ class Intake:
         self.queue = queue
         self.running = 0
         self.claiming = False
-        self._emptied = False
         self._url = url
         self._lease_seconds = lease_seconds
         self._gate = gate
@@ -76,10 +75,6 @@ class Intake:
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_seconds
         while not self._gate.draining and loop.time() < until:
-            if self._emptied:
-                # The last claim got all there was: what has come since has set the flag, or will.
-                self._emptied = False
-                await _wait_a_poll(self._due)
             limit = await self._wait_for_room()
             if limit == 0:
                 continue
@@ -90,10 +85,7 @@ class Intake:
             rows = await self._claim(limit)
             self.claiming = False
             if rows:
-                taken = await self._taken(rows)
-                # Where a lane has no room left there may be more of it, which nobody announces again.
-                self._emptied = len(rows) < limit and all(running < self.queue.lane_limit for running in self._in_lane.values())
-                return taken
+                return await self._taken(rows)
             if not visited_from:
                 await _wait_a_poll(self._due)
         return []
