@@ -206,7 +206,7 @@ def test_a_stdout_that_takes_nothing_stops_nobody() -> None:
         assert process.stderr is not None
         assert process.stdout is not None
         assert process.stderr.readline() == "done\n"
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         # What the pipe had taken before it was full.
         assert json.loads(process.stdout.readline())["event"] == "line"
 
