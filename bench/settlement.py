@@ -171,10 +171,9 @@ def _work_rabbit(database_url: str, amqp_url: str) -> None:
 
 async def _settle_one(connection: Connection, task: PspTask) -> None:
     moves = Moves(now=now(), actor="bench")
-    row = outbox.Claimed(0, PSP_QUEUE, "", SEND, None, None, "", None, 1, 0, 0)
     async with connection.pipeline():
         await connection.execute("BEGIN")
-        locked = await lock_rows(connection, [Settlement(row=row, task=task, outcome=approved(task), actor="bench")])
+        locked = await lock_rows(connection, [], [task])
         affected = Affected(
             operation=locked.operations[task.operation_id],
             payment=locked.payments[task.payment_id],

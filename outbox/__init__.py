@@ -8,11 +8,31 @@ from outbox.broker import OutboxBroker
 from outbox.engine import Times
 from outbox.intake import Queue
 from outbox.model import Actor, Bury, Claimed, Failed, LeaseLost, NewRow, Postpone, backoff_seconds, error_text
-from outbox.store import claim, defer, defer_lane, depth, fail, hold, read_ids, send_hold, send_settle, settle, write
+from outbox.store import (
+    HELD,
+    SETTLED,
+    WRITE,
+    claim,
+    defer,
+    defer_lane,
+    depth,
+    encoded,
+    fail,
+    hold,
+    read_ids,
+    send_hold,
+    send_settle,
+    settle,
+    tokens,
+    write,
+)
 from outbox.wake import Listener, Waker, channel_of
 from outbox.worker import run_worker
 
 __all__ = [
+    "HELD",
+    "SETTLED",
+    "WRITE",
     "Actor",
     "Bury",
     "Claimed",
@@ -32,6 +52,7 @@ __all__ = [
     "defer",
     "defer_lane",
     "depth",
+    "encoded",
     "error_text",
     "fail",
     "hold",
@@ -41,5 +62,6 @@ __all__ = [
     "send_hold",
     "send_settle",
     "settle",
+    "tokens",
     "write",
 ]

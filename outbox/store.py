@@ -95,12 +95,15 @@ WITH RECURSIVE lanes AS (
 
 # Rows are named by `id = ANY` and never by a join: on a table that was vacuumed while empty the planner joins by walking the
 # whole primary key, and that plan stays when there are a million rows (a seqscan that is off does not keep it from it).
-_STILL_OURS = "id = ANY (%(ids)s::bigint[]) AND attempt = (%(attempts)s::int[])[array_position(%(ids)s::bigint[], id)]"
+# The array goes through a sub-select, behind which the planner does not count its items: it would plan anew for every batch.
+_OURS = "id = ANY (ARRAY(SELECT unnest({ids}::bigint[]))) AND attempt = ({attempts}::int[])[array_position({ids}::bigint[], id)]"
+_STILL_OURS = _OURS.format(ids="%(ids)s", attempts="%(attempts)s")
+_GIVEN = _OURS.format(ids="%s", attempts="%s")
 
+# Pieces for statements of the caller's own; their parameters are `tokens`.
 # Ordered, so that two batches that share rows wait for each other and never in a circle.
-HOLD = f"SELECT id FROM outbox WHERE {_STILL_OURS} ORDER BY id FOR UPDATE"  # noqa: S608 - made of this file's own constants
-
-SETTLE = f"DELETE FROM outbox WHERE {_STILL_OURS} RETURNING id"  # noqa: S608 - made of this file's own constants
+HELD = f"SELECT id FROM outbox WHERE {_GIVEN} ORDER BY id FOR UPDATE"  # noqa: S608 - made of this file's own constants
+SETTLED = f"DELETE FROM outbox WHERE {_GIVEN}"  # noqa: S608 - made of this file's own constants
 
 # The counts are set from what was claimed, not incremented: sent again after a lost answer, the statement changes nothing.
 FAIL = f"""
@@ -171,8 +174,12 @@ SELECT queue,
 
 async def write(connection: Connection, rows: Sequence[NewRow]) -> None:
     """Add rows in the transaction that makes them necessary; wake their queues after it has committed."""
-    if not rows:
-        return
+    if rows:
+        await connection.execute(WRITE, (encoded(rows),))
+
+
+def encoded(rows: Sequence[NewRow]) -> str:
+    """The parameter of `WRITE`, for a caller who makes it a part of a statement of his own."""
     given = [
         {
             "queue": row.queue,
@@ -186,7 +193,13 @@ async def write(connection: Connection, rows: Sequence[NewRow]) -> None:
         }
         for row in rows
     ]
-    await connection.execute(WRITE, (json.dumps(given),))
+    return json.dumps(given)
+
+
+def tokens(rows: Sequence[Claimed]) -> tuple[str, str, str]:
+    """The parameters of `HELD` and `SETTLED`."""
+    ids, attempts = _array(row.id for row in rows), _array(row.attempt for row in rows)
+    return ids, attempts, ids
 
 
 async def claim(
@@ -226,11 +239,11 @@ async def claim(
 
 
 async def send_hold(connection: Connection, rows: Sequence[Claimed]) -> AsyncCursor[Any]:
-    return await connection.execute(HOLD, _tokens(rows))
+    return await connection.execute(HELD, tokens(rows))
 
 
 async def send_settle(connection: Connection, rows: Sequence[Claimed]) -> AsyncCursor[Any]:
-    return await connection.execute(SETTLE, _tokens(rows))
+    return await connection.execute(f"{SETTLED} RETURNING id", tokens(rows))
 
 
 async def read_ids(cursor: AsyncCursor[Any]) -> set[int]:
@@ -287,7 +300,12 @@ async def depth(connection: Connection) -> list[tuple[str, int, int, float]]:
 
 
 def _tokens(rows: Sequence[Claimed]) -> dict[str, Any]:
-    return {"ids": [row.id for row in rows], "attempts": [row.attempt for row in rows]}
+    return {"ids": _array(row.id for row in rows), "attempts": _array(row.attempt for row in rows)}
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """As Postgres writes arrays: the driver takes 40 µs for a list."""
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 def _counted(failed: Sequence[Failed]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -154,6 +154,11 @@ async def inside_transaction() -> AsyncIterator[None]:
         yield
     finally:
         _in_transaction.reset(token)
+
+
+def array(items: Iterable[object]) -> str:
+    """Ids or numbers as the text of a Postgres array: the driver takes 40 µs for a list."""
+    return f"{{{','.join(map(str, items))}}}"
 
 
 async def _require_open(connection: Connection) -> None:

@@ -46,15 +46,16 @@ INSERT = (
     f"INSERT INTO idempotency_keys ({COLUMNS}) SELECT {COLUMNS} FROM json_populate_recordset(NULL::idempotency_keys, %s::json) {IN_ORDER}"  # noqa: S608 - made of this file's own constants
 )
 
+_READ = {"fingerprint": r"'\x' || encode(k.fingerprint, 'hex') AS fingerprint"}
+
 FIND = f"""
-SELECT {", ".join("k." + column for column in KeyRow.__struct_fields__ if column != "fingerprint")}, encode(k.fingerprint, 'hex')
+SELECT {", ".join(_READ.get(column, "k." + column) for column in KeyRow.__struct_fields__)}
   FROM json_populate_recordset(NULL::idempotency_keys, %s::json) s
  CROSS JOIN LATERAL (
        SELECT * FROM idempotency_keys k
         WHERE k.merchant_id = s.merchant_id AND k.livemode = s.livemode AND k.route = s.route AND k.key = s.key
         LIMIT 1) k"""  # noqa: S608 - made of this file's own constants
 
-_NAMES = [column for column in KeyRow.__struct_fields__ if column != "fingerprint"]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -86,15 +87,8 @@ def encoded(rows: Sequence[KeyRow]) -> str:
 async def find(connection: Connection, rows: Sequence[KeyRow]) -> dict[tuple[Id, bool, str, str], KeyRow]:
     """The stored keys of the same scopes."""
     cursor = await connection.execute(FIND, (encoded(rows),), prepare=True)
-    return read_found(await cursor.fetchall())
-
-
-def read_found(records: Sequence[tuple[object, ...]]) -> dict[tuple[Id, bool, str, str], KeyRow]:
-    found: dict[tuple[Id, bool, str, str], KeyRow] = {}
-    for record in records:
-        row = KeyRow(fingerprint=f"\\x{record[-1]}", **dict(zip(_NAMES, record[:-1], strict=True)))  # type: ignore[arg-type]  # columns are read by name
-        found[row.scope] = row
-    return found
+    stored = [KeyRow(*record) for record in await cursor.fetchall()]
+    return {row.scope: row for row in stored}
 
 
 async def insert(connection: Connection, rows: Sequence[KeyRow]) -> None:

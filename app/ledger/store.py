@@ -33,7 +33,9 @@ class Posting(msgspec.Struct, frozen=True, kw_only=True):
     hold: int = 0
 
 
-class _TransactionRow(msgspec.Struct):
+class TransactionRow(msgspec.Struct):
+    """A row of `ledger_transactions` as it is posted."""
+
     transaction_id: Id
     merchant_id: Id
     livemode: bool
@@ -46,7 +48,9 @@ class _TransactionRow(msgspec.Struct):
     created_at: datetime
 
 
-class _EntryRow(msgspec.Struct):
+class EntryRow(msgspec.Struct):
+    """A row of `ledger_entries`."""
+
     entry_id: Id
     transaction_id: Id
     merchant_id: Id
@@ -81,20 +85,21 @@ class Wallet(msgspec.Struct, frozen=True):
     version: int
 
 
-# One statement, because the triggers want the entries in the statement of their transaction.
-POST = """
-WITH posted AS (
+INSERT_TRANSACTIONS = """
     INSERT INTO ledger_transactions
            (transaction_id, merchant_id, livemode, type, reference_id, payment_id, reverses_type, status, first_entry_id, created_at)
     SELECT transaction_id, merchant_id, livemode, type, reference_id, payment_id, reverses_type, status, first_entry_id, created_at
       FROM json_populate_recordset(NULL::ledger_transactions, %s::json)
-     ORDER BY reference_id, type
-)
-INSERT INTO ledger_entries
-       (entry_id, transaction_id, merchant_id, livemode, account_id, direction, amount, currency, created_at)
-SELECT entry_id, transaction_id, merchant_id, livemode, account_id, direction, amount, currency, created_at
-  FROM json_populate_recordset(NULL::ledger_entries, %s::json)
-"""
+     ORDER BY reference_id, type"""
+
+INSERT_ENTRIES = """
+    INSERT INTO ledger_entries
+           (entry_id, transaction_id, merchant_id, livemode, account_id, direction, amount, currency, created_at)
+    SELECT entry_id, transaction_id, merchant_id, livemode, account_id, direction, amount, currency, created_at
+      FROM json_populate_recordset(NULL::ledger_entries, %s::json)"""
+
+# One statement, because the triggers want the entries in the statement of their transaction.
+POST = f"WITH posted AS ({INSERT_TRANSACTIONS}) {INSERT_ENTRIES}"
 
 ENTRIES_OF_PAYMENT = """
 SELECT t.transaction_id, t.type, t.status, t.reference_id, e.entry_id, e.account_id, e.direction, e.amount, e.currency, e.created_at
@@ -120,10 +125,15 @@ async def post(connection: Connection, postings: Sequence[Posting]) -> None:
 
     Raises psycopg.errors.UniqueViolation (operation_is_posted_once) when an operation was booked before.
     """
-    if not postings:
-        return
-    transactions: list[_TransactionRow] = []
-    entries: list[_EntryRow] = []
+    if postings:
+        transactions, entries = booked_rows(postings)
+        await connection.execute(POST, (_encode(transactions).decode(), _encode(entries).decode()), prepare=True)
+
+
+def booked_rows(postings: Sequence[Posting]) -> tuple[list[TransactionRow], list[EntryRow]]:
+    """The rows of `INSERT_TRANSACTIONS` and `INSERT_ENTRIES`, which have to go with one statement."""
+    transactions: list[TransactionRow] = []
+    entries: list[EntryRow] = []
     for posting in postings:
         rule = RULES[posting.event]
         transaction_id = new_id()
@@ -131,7 +141,7 @@ async def post(connection: Connection, postings: Sequence[Posting]) -> None:
         # Sorted, so that reading by id gives the order of the rules' legs: ids of one millisecond come in any order.
         entry_ids = sorted(new_id() for _ in booked)
         made = [
-            _EntryRow(
+            EntryRow(
                 entry_id=entry_id,
                 transaction_id=transaction_id,
                 merchant_id=posting.merchant_id,
@@ -146,7 +156,7 @@ async def post(connection: Connection, postings: Sequence[Posting]) -> None:
         ]
         entries.extend(made)
         transactions.append(
-            _TransactionRow(
+            TransactionRow(
                 transaction_id=transaction_id,
                 merchant_id=posting.merchant_id,
                 livemode=posting.livemode,
@@ -159,7 +169,7 @@ async def post(connection: Connection, postings: Sequence[Posting]) -> None:
                 created_at=posting.booked_at,
             )
         )
-    await connection.execute(POST, (_encode(transactions).decode(), _encode(entries).decode()), prepare=True)
+    return transactions, entries
 
 
 async def entries_of_payment(connection: Connection, *, payment_id: Id, merchant_id: Id, livemode: bool) -> list[BookedEntry]:

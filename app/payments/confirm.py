@@ -22,8 +22,8 @@ from app.core.ids import Id, new_id
 from app.infra import idempotency
 from app.infra.db import Connection
 from app.infra.idempotency import KeyRow
-from app.payments import store
-from app.payments.keys import require_same
+from app.payments.keys import key_part, require_same
+from app.payments.locks import Locked, read_locked, send_confirm_locks
 from app.payments.model import INTENT, PAYMENT, REQUIRES, Intent, Payment
 from app.payments.moves import Moves, browser_url, open_operation, record
 from app.payments.write import Sent, merged, send
@@ -59,6 +59,8 @@ class Confirmed(msgspec.Struct):
     key: KeyRow | None = None
 
 
+# The answer, and what is to be written.
+Decision = tuple[Confirmed, Moves | None]
 Batch = Callable[[Connection, list[Confirm]], Awaitable[tuple[Sequence[Confirmed], frozenset[str]]]]
 
 
@@ -72,28 +74,43 @@ def confirm_batch(registry: Registry) -> Batch:
         sent: Sent | None = None
         async with connection.pipeline():
             await connection.execute("BEGIN")
-            locked = await connection.execute(store.LOCK_INTENTS, ([one.intent_id for one in confirms],))
-            # After the locks: a concurrent request under the same key has committed by now, or has not begun.
-            found = await connection.execute(idempotency.FIND, (idempotency.encoded([one.key for one in confirms]),), prepare=True)
-            intents = store.by_id(await locked.fetchall(), Intent)
-            stored = idempotency.read_found(await found.fetchall())
-            decided = [_decide(registry, one, intents.get(one.intent_id), stored.get(one.key.scope)) for one in confirms]
+            cursor = await send_confirm_locks(connection, [one.intent_id for one in confirms], [one.key for one in confirms])
+            locked = await read_locked(cursor)
+            decided = [_decide(registry, one, locked) for one in confirms]
+            await _look_again(connection, confirms, decided)
             fresh = [(one.key, moves) for one, (_, moves) in zip(confirms, decided, strict=True) if moves is not None]
             if fresh:
-                await idempotency.insert(connection, [key for key, _ in fresh])
-                sent = await send(connection, merged([moves for _, moves in fresh]))
+                sent = await send(connection, merged([moves for _, moves in fresh]), also=[key_part([key for key, _ in fresh])])
             await connection.execute("COMMIT")
-        return [answer for answer, _ in decided], sent.queues() if sent is not None else frozenset()
+        return [answer for answer, _ in decided], await sent.queues() if sent is not None else frozenset()
 
     return batch
 
 
-def _decide(registry: Registry, confirm: Confirm, intent: Intent | None, stored: KeyRow | None) -> tuple[Confirmed, Moves | None]:
-    """The answer, and what is to be written; a batch that is run again decides anew from the rows as they are then."""
-    try:
+async def _look_again(connection: Connection, confirms: Sequence[Confirm], decided: list[Decision]) -> None:
+    """For what was refused: a request under the same key may have committed while we waited for its lock."""
+    refused = [position for position, (answer, _) in enumerate(decided) if answer.refusal is not None]
+    found = await idempotency.find(connection, [confirms[position].key for position in refused]) if refused else {}
+    for position in refused:
+        stored = found.get(confirms[position].key.scope)
         if stored is not None:
-            earlier = require_same(stored, confirm.key).operation_id or ""
-            return Confirmed(operation_id=earlier, replayed=earlier != confirm.operation_id, key=stored), None
+            decided[position] = _repeated(confirms[position], stored), None
+
+
+def _repeated(confirm: Confirm, stored: KeyRow) -> Confirmed:
+    try:
+        earlier = require_same(stored, confirm.key).operation_id or ""
+    except DomainError as refusal:
+        return Confirmed(refusal=refusal)
+    return Confirmed(operation_id=earlier, replayed=earlier != confirm.operation_id, key=stored)
+
+
+def _decide(registry: Registry, confirm: Confirm, locked: Locked) -> Decision:
+    """The answer, and what is to be written; a batch that is run again decides anew from the rows as they are then."""
+    stored, intent = locked.keys.get(confirm.key.scope), locked.intents.get(confirm.intent_id)
+    if stored is not None:
+        return _repeated(confirm, stored), None
+    try:
         if intent is None or intent.merchant_id != confirm.key.merchant_id or intent.livemode != confirm.key.livemode:
             raise NotFound
         _require_confirmable(intent, confirm)

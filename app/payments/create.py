@@ -1,9 +1,8 @@
-"""The batch that creates intents: key, intent and event are one statement, so a key that was there already makes nothing."""
+"""The batch that creates intents: all of it is one statement, and a key that was there already makes nothing."""
 
 from collections.abc import Hashable, Iterable, Sequence
 
 import msgspec
-from psycopg import AsyncCursor
 
 from app.core.ids import Id
 from app.infra import idempotency
@@ -12,7 +11,7 @@ from app.infra.idempotency import KeyRow
 from app.payments.model import Intent
 from app.payments.moves import Moves
 from app.payments.store import Event
-from app.webhooks.fan_out import fan_out
+from app.webhooks import fan_out
 
 _INTENT = ", ".join(Intent.__struct_fields__)
 _EVENT = ", ".join(Event.__struct_fields__)
@@ -29,13 +28,18 @@ WITH keys AS (
     SELECT {", ".join("s." + name for name in Event.__struct_fields__)}
       FROM json_populate_recordset(NULL::events, %s::json) s
       JOIN keys ON keys.object_id = s.object_id
+    RETURNING id
 ), born AS (
     INSERT INTO payment_intents ({_INTENT})
     SELECT {", ".join("s." + name for name in Intent.__struct_fields__)}
       FROM json_populate_recordset(NULL::payment_intents, %s::json) s
       JOIN keys ON keys.object_id = s.id
+), announced AS (
+    INSERT INTO outbox (queue, lane, actor, subject, tenant, payload, traceparent)
+    SELECT d.* FROM ({fan_out.DELIVERIES}) d WHERE d.subject IN (SELECT id FROM written)
+    RETURNING 1
 )
-SELECT object_id FROM keys"""  # noqa: S608 - made of our own structs' field names
+SELECT ARRAY(SELECT object_id FROM keys), (SELECT count(*) FROM announced)"""  # noqa: S608 - made of our own structs' field names
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,23 +62,15 @@ def touched(new: NewIntent) -> Iterable[Hashable]:
 
 
 async def create_batch(connection: Connection, news: list[NewIntent]) -> tuple[Sequence[Created], bool]:
-    """The answers in order, and whether webhooks have to be woken."""
-    async with connection.pipeline():
-        await connection.execute("BEGIN")
-        cursor = await _create(connection, news)
-        winners: set[Id] = {row[0] for row in await cursor.fetchall()}
-        announcements = [one for new in news if new.moves.new_intents[0].id in winners for one in new.moves.announcements]
-        fanned = await fan_out(connection, announcements) if announcements else None
-        await connection.execute("COMMIT")
-    answers = await _answers(connection, news, winners)
-    return answers, fanned is not None and fanned.rowcount > 0
-
-
-async def _create(connection: Connection, news: Sequence[NewIntent]) -> AsyncCursor[tuple[Id]]:
+    """The answers in order, and whether webhooks have to be woken. The statement is its own transaction."""
     keys = idempotency.encoded([new.key for new in news])
     events = _encode([new.moves.events[0] for new in news]).decode()
     intents = _encode([new.moves.new_intents[0] for new in news]).decode()
-    return await connection.execute(CREATE, (keys, events, intents), prepare=True)
+    announcements = fan_out.encoded([one for new in news for one in new.moves.announcements])
+    cursor = await connection.execute(CREATE, (keys, events, intents, announcements), prepare=True)
+    written = await cursor.fetchone()
+    winners, announced = written if written is not None else ([], 0)
+    return await _answers(connection, news, set(winners)), announced > 0
 
 
 async def _answers(connection: Connection, news: Sequence[NewIntent], winners: set[Id]) -> list[Created]:

@@ -23,6 +23,7 @@ from app.payments.asking import (
 )
 from app.payments.confirm import Confirm, require_test_card, route
 from app.payments.create import NewIntent
+from app.payments.keys import key_part
 from app.payments.model import INTENT, INTENT_LIFETIME, MAX_ATTEMPTS, REQUIRES, Intent
 from app.payments.moves import record
 from app.payments.road import Road
@@ -133,10 +134,9 @@ async def update(road: Road, asking: Asking, intent_id: Id, changes: Mapping[str
             "requires_confirmation" if attached else intent.status,
             operation_id=None,
         )
-        await write(connection, moves)
         key = asking.key(moves.now)
         key.object_id, key.event_id = intent.id, event.id
-        await idempotency.insert(connection, [key])
+        await write(connection, moves, also=[key_part([key])])
     return shown(intent, key)
 
 

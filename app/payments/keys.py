@@ -1,9 +1,17 @@
 """What a repeated key leads to: the routes of this capability say what kind of object it is."""
 
+from collections.abc import Sequence
+
 from app.core.errors import Extra, IdempotencyKeyExpired
 from app.core.ids import typeid
 from app.infra import idempotency
 from app.infra.idempotency import KeyRow
+from app.payments.store import Part
+
+
+def key_part(rows: Sequence[KeyRow]) -> Part:
+    """The keys, in the statement of what was done under them; raises as `idempotency.insert`."""
+    return Part(idempotency.INSERT, (idempotency.encoded(rows),), len(rows))
 
 
 def require_same(stored: KeyRow, asked: KeyRow) -> KeyRow:

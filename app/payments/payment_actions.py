@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from app.core.errors import AmountExceedsAuthorized, AmountExceedsRefundable, IllegalTransition, OperationInProgress
 from app.core.ids import Id, new_id, parse_typeid
-from app.infra import idempotency
 from app.infra.db import Connection
 from app.infra.idempotency import KeyRow
 from app.payments import store
@@ -21,6 +20,7 @@ from app.payments.asking import (
     shown,
     unless_key_raced,
 )
+from app.payments.keys import key_part
 from app.payments.model import INTENT, REQUIRES, Intent, Operation, Payment, refundable
 from app.payments.moves import Moves, call_off, open_operation, open_refund, record
 from app.payments.present import render
@@ -116,8 +116,7 @@ async def cancel(road: Road, asking: Asking, intent_id: Id, *, wait_seconds: flo
             key = asking.key(moves.now)
             key.object_id, key.operation_id = intent.id, _cancel(moves, intent, payment, await _pending(connection, payment))
             key.event_id = intent.last_event_id
-            queues = await write(connection, moves)
-            await idempotency.insert(connection, [key])
+            queues = await write(connection, moves, also=[key_part([key])])
     road.wake(queues)
     if key.operation_id is None:
         return shown(intent, key)
@@ -173,8 +172,7 @@ async def _ask(road: Road, asking: Asking, payment_id: Id, ask: Ask, *, wait_sec
                 moves = begin(asking)
                 ask(moves, payment, operation_id)
                 key = _key(asking, moves, payment, operation_id)
-                queues = await write(connection, moves)
-                await idempotency.insert(connection, [key])
+                queues = await write(connection, moves, also=[key_part([key])])
         road.wake(queues)
         if key.operation_id == operation_id:
             return Waited(operation_id, await road.waiters.wait(operation_id, flag, seconds=wait_seconds), key)

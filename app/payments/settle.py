@@ -7,13 +7,12 @@ import msgspec
 
 import outbox
 from app.core.clock import now
-from app.core.ids import Id
 from app.infra.db import Connection
-from app.payments import store
 from app.payments.affected import Affected
-from app.payments.model import Intent, Operation, Payment, Refund
+from app.payments.locks import Locked, read_locked, send_settlement_locks
 from app.payments.moves import LookUpTask, Moves, PspTask
 from app.payments.outcome import apply
+from app.payments.store import Part
 from app.payments.write import Sent, merged, send
 from app.providers.base import Outcome
 from outbox import Claimed
@@ -52,47 +51,35 @@ async def settle_batch(connection: Connection, settlements: list[Settlement]) ->
     sent: Sent | None = None
     async with connection.pipeline():
         await connection.execute("BEGIN")
-        held_cursor = await outbox.send_hold(connection, [one.row for one in settlements])
-        locked = await lock_rows(connection, settlements)
-        held = await outbox.read_ids(held_cursor)
-        answers, decided = _decide(settlements, held, locked)
+        locked = await lock_rows(connection, [one.row for one in settlements], [one.task for one in settlements])
+        answers, decided = _decide(settlements, locked)
         done = [one.row for one, answer in zip(settlements, answers, strict=True) if answer.held and answer.error is None]
         if decided:
-            sent = await send(connection, merged(decided))
-        if done:
+            sent = await send(connection, merged(decided), also=[Part(outbox.SETTLED, outbox.tokens(done), len(done))])
+        elif done:
             await outbox.send_settle(connection, done)
         await connection.execute("COMMIT")
-    return answers, sent.queues() if sent is not None else frozenset()
+    return answers, await sent.queues() if sent is not None else frozenset()
 
 
-class Locked(msgspec.Struct):
-    operations: dict[Id, Operation]
-    payments: dict[Id, Payment]
-    intents: dict[Id, Intent]
-    refunds: dict[Id, Refund]
-
-
-async def lock_rows(connection: Connection, settlements: Sequence[Settlement]) -> Locked:
-    """Payments before intents before refunds, each by id: the order in which everybody locks."""
-    tasks = [one.task for one in settlements]
-    payments = await connection.execute(store.LOCK_PAYMENTS, ([task.payment_id for task in tasks],))
-    intents = await connection.execute(store.LOCK_INTENTS, ([task.payment_intent_id for task in tasks],))
-    operations = await connection.execute(store.READ_OPERATIONS, ([task.operation_id for task in tasks],))
-    refund_ids = [task.refund_id for task in tasks if task.refund_id is not None]
-    refunds = await connection.execute(store.LOCK_REFUNDS, (refund_ids,)) if refund_ids else None
-    return Locked(
-        operations=store.by_id(await operations.fetchall(), Operation),
-        payments=store.by_id(await payments.fetchall(), Payment),
-        intents=store.by_id(await intents.fetchall(), Intent),
-        refunds=store.by_id(await refunds.fetchall(), Refund) if refunds is not None else {},
+async def lock_rows(connection: Connection, rows: Sequence[Claimed], tasks: Sequence[PspTask | LookUpTask]) -> Locked:
+    """The outbox rows, then what their tasks are about."""
+    cursor = await send_settlement_locks(
+        connection,
+        rows,
+        payment_ids=[task.payment_id for task in tasks],
+        intent_ids=[task.payment_intent_id for task in tasks],
+        operation_ids=[task.operation_id for task in tasks],
+        refund_ids=[task.refund_id for task in tasks if task.refund_id is not None],
     )
+    return await read_locked(cursor)
 
 
-def _decide(settlements: Sequence[Settlement], held: set[int], locked: Locked) -> tuple[list[Settled], list[Moves]]:
+def _decide(settlements: Sequence[Settlement], locked: Locked) -> tuple[list[Settled], list[Moves]]:
     answers: list[Settled] = []
     decided: list[Moves] = []
     for one in settlements:
-        if one.row.id not in held:
+        if one.row.id not in locked.held:
             answers.append(Settled(held=False))
             continue
         moves = Moves(now=now(), actor=one.actor, traceparent=one.row.traceparent)

@@ -3,18 +3,17 @@
 Every hot statement takes one JSON array of rows: encoding it costs 2 µs a row where lists of arrays cost 50 (docs/decisions/0002).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
+from psycopg import AsyncCursor
 
 from app.core.ids import Id
-from app.infra.db import Connection
+from app.infra.db import Connection, array
 from app.payments.model import Intent, Operation, Payment, Refund
-
-AnyRow = TypeVar("AnyRow", Intent, Payment, Operation, Refund)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -79,11 +78,8 @@ INSERT_OPERATIONS = _insert("operations", Operation)
 INSERT_REFUNDS = _insert("refunds", Refund)
 INSERT_EXCEPTIONS = _insert("exceptions", ExceptionRow, tail="ON CONFLICT ON CONSTRAINT one_exception_per_operation_and_kind DO NOTHING")
 
-LOCK_INTENTS = f"SELECT {_columns(Intent)} FROM payment_intents WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"
-LOCK_PAYMENTS = f"SELECT {_columns(Payment)} FROM payments WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"
-LOCK_REFUNDS = f"SELECT {_columns(Refund)} FROM refunds WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE"
-# An operation moves only under its payment's lock, so reading it is enough.
-READ_OPERATIONS = f"SELECT {_columns(Operation)} FROM operations WHERE id = ANY(%s::uuid[]) ORDER BY id"
+LOCK_INTENT = f"SELECT {_columns(Intent)} FROM payment_intents WHERE id = %s::uuid FOR UPDATE"
+LOCK_PAYMENT = f"SELECT {_columns(Payment)} FROM payments WHERE id = %s::uuid FOR UPDATE"
 
 # `= ANY` keeps these on the primary key: from a table that was analyzed while it was empty, the planner would otherwise walk all
 # of it and look each row up among the given ones, and a prepared plan stays.
@@ -167,28 +163,37 @@ UPDATE refunds r
  WHERE r.id = ANY(ARRAY(SELECT id FROM s)) AND r.id = s.id AND r.version = s.version - 1 AND r.merchant_id = s.merchant_id"""
 
 
-Part = tuple[str, Sequence[msgspec.Struct]]
+class Part(NamedTuple):
+    """An INSERT, UPDATE or DELETE without RETURNING; `given` is how many rows it must touch, None where it finds them itself."""
+
+    text: str
+    parameters: tuple[str, ...]
+    given: int | None
 
 
-async def write_rows(connection: Connection, parts: Sequence[Part]) -> None:
-    """Several inserts and updates as one statement, so that a move and its event are one; parts without rows are left out.
+def part(text: str, rows: Sequence[msgspec.Struct]) -> Part:
+    """A statement that takes its rows as one JSON array."""
+    return Part(text, (_json(rows),), len(rows))
+
+
+async def write_parts(connection: Connection, parts: Sequence[Part]) -> "AsyncCursor[tuple[Any, ...]]":
+    """Several statements as one, so that a move and its event are one; its row says how many rows the parts without `given` touched.
 
     No row may be in two parts: a statement sees neither what its other parts inserted nor updated. In pipeline mode the answer
     is still to come. Raises psycopg.errors (constraint `every_locked_row_moves`) when a part touched fewer rows than it was given.
     """
-    given = [(statement, rows) for statement, rows in parts if rows]
-    if not given:
-        return
-    text = _fused(tuple(statement for statement, _ in given))
-    await connection.execute(text, (*(_json(rows) for _, rows in given), [len(rows) for _, rows in given]), prepare=True)
+    text = _fused(tuple((one.text, one.given is None) for one in parts))
+    parameters = [parameter for one in parts for parameter in one.parameters]
+    return await connection.execute(text, (*parameters, array([one.given for one in parts if one.given is not None])), prepare=True)
 
 
 @cache
-def _fused(statements: tuple[str, ...]) -> str:
-    named = [(f"part_{number}", statement) for number, statement in enumerate(statements)]
-    parts = ",\n".join(f"{name} AS ({statement} RETURNING 1)" for name, statement in named)
-    counts = ", ".join(f"(SELECT count(*) FROM {name})" for name, _ in named)
-    return f"WITH {parts}\nSELECT require_all_moved(ARRAY[{counts}], %s::bigint[])"
+def _fused(statements: tuple[tuple[str, bool], ...]) -> str:
+    named = [(f"part_{number}", text, free) for number, (text, free) in enumerate(statements)]
+    parts = ",\n".join(f"{name} AS ({text} RETURNING 1)" for name, text, _ in named)
+    given = ", ".join(f"(SELECT count(*) FROM {name})" for name, _, free in named if not free)
+    found = " + ".join(f"(SELECT count(*) FROM {name})" for name, _, free in named if free) or "0"
+    return f"WITH {parts}\nSELECT require_all_moved(ARRAY[{given}]::bigint[], %s::bigint[]), {found}"
 
 
 async def open_exceptions(connection: Connection, rows: Sequence[ExceptionRow]) -> None:
@@ -202,21 +207,17 @@ async def look_up_charges(connection: Connection, payment_ids: Sequence[Id], *, 
     if payment_ids:
         await connection.execute(
             "UPDATE operations SET next_lookup_at = %s WHERE payment_id = ANY(%s::uuid[]) AND type IN ('sale', 'authorize')",
-            (at, list(payment_ids)),
+            (at, array(payment_ids)),
         )
 
 
-def by_id(rows: Iterable[tuple[Any, ...]], row: type[AnyRow]) -> dict[Id, AnyRow]:
-    return {one[0]: row(*one) for one in rows}
-
-
 async def lock_intent(connection: Connection, intent_id: Id) -> Intent | None:
-    row = await (await connection.execute(LOCK_INTENTS, ([intent_id],))).fetchone()
+    row = await (await connection.execute(LOCK_INTENT, (intent_id,))).fetchone()
     return Intent(*row) if row else None
 
 
 async def lock_payment(connection: Connection, payment_id: Id) -> Payment | None:
-    row = await (await connection.execute(LOCK_PAYMENTS, ([payment_id],))).fetchone()
+    row = await (await connection.execute(LOCK_PAYMENT, (payment_id,))).fetchone()
     return Payment(*row) if row else None
 
 
@@ -236,7 +237,7 @@ async def read_refund(connection: Connection, refund_id: Id) -> Refund | None:
 
 
 async def read_operation(connection: Connection, operation_id: Id) -> Operation | None:
-    row = await (await connection.execute(READ_OPERATIONS, ([operation_id],))).fetchone()
+    row = await (await connection.execute(f"SELECT {_columns(Operation)} FROM operations WHERE id = %s::uuid", (operation_id,))).fetchone()
     return Operation(*row) if row else None
 
 

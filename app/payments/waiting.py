@@ -19,12 +19,15 @@ from app.infra.group_commit import Lane
 # A wake-up can be lost with its connection; then this is how late the answer is.
 POLL_SECONDS = 1.0
 
+_encode = msgspec.json.Encoder().encode
+
 log = structlog.get_logger("waiting")
 
-# An operation has an answer when it is closed, or when the payer has to act before it can be.
+# An operation has an answer when it is closed, or when the payer has to act before it can be. The ids come as JSON, whose length
+# the planner does not look at: by the length of an array it would plan anew for every batch.
 ANSWERS = """
 SELECT given.id, o.type, e.event, o.outcome, e.object_type, e.object_id, e.sequence, e.data::text
-  FROM unnest(%s::uuid[]) AS given (id)
+  FROM (SELECT value::uuid AS id FROM json_array_elements_text(%s::json)) AS given
  CROSS JOIN LATERAL (SELECT * FROM operations o WHERE o.id = given.id AND o.answer_event_id IS NOT NULL LIMIT 1) o
  CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.id = o.answer_event_id LIMIT 1) e"""
 
@@ -43,7 +46,7 @@ class Answered(msgspec.Struct):
 
 
 async def read_answers(connection: Connection, operation_ids: list[Id]) -> Sequence[Answered | None]:
-    cursor = await connection.execute(ANSWERS, (operation_ids,), prepare=True)
+    cursor = await connection.execute(ANSWERS, (_encode(operation_ids).decode(),), prepare=True)
     found = {row[0]: Answered(*row) for row in await cursor.fetchall()}
     return [found.get(one) for one in operation_ids]
 

@@ -4,17 +4,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from psycopg import AsyncCursor
 
 import outbox
 from app.core.ids import Id
 from app.infra.db import Connection
-from app.ledger.store import post
+from app.ledger.store import INSERT_ENTRIES, INSERT_TRANSACTIONS, booked_rows
 from app.payments import store
 from app.payments.model import Intent, Payment, Refund
 from app.payments.moves import Moves
+from app.payments.store import Part
+from app.webhooks import fan_out
 from app.webhooks.fan_out import QUEUE as WEBHOOKS
-from app.webhooks.fan_out import fan_out
 
 Versioned = Intent | Payment | Refund
 V = TypeVar("V", Intent, Payment, Refund)
@@ -38,43 +40,56 @@ class Sent(NamedTuple):
     """What was sent and not answered yet; its queues are known when the pipeline has ended."""
 
     rows: frozenset[str]
-    fanned: AsyncCursor[tuple[Any, ...]] | None
+    fanned: "AsyncCursor[tuple[Any, ...]] | None"
 
-    def queues(self) -> frozenset[str]:
+    async def queues(self) -> frozenset[str]:
         """The queues that have to be woken once it has been committed."""
-        return self.rows | {WEBHOOKS} if self.fanned is not None and self.fanned.rowcount else self.rows
+        answer = await self.fanned.fetchone() if self.fanned is not None else None
+        return self.rows | {WEBHOOKS} if answer is not None and answer[1] else self.rows
 
 
-async def send(connection: Connection, moves: Moves) -> Sent:
-    """Each capability's statement: births and moves with their events, ledger, webhooks, outbox.
+async def send(connection: Connection, moves: Moves, *, also: Sequence[Part] = ()) -> Sent:
+    """Births and moves with their events, ledger, webhooks and outbox as one statement, `also` with it.
 
     For a caller in pipeline mode, who sends COMMIT behind it: a statement that is refused aborts the transaction, and that with it.
     """
-    for parts in _statements(moves):
-        await store.write_rows(connection, parts)
+    *before, last = _statements(moves)
+    for parts in before:
+        await store.write_parts(connection, parts)
+    last = [*last, *_consequences(moves), *also]
+    cursor = await store.write_parts(connection, last) if last else None
     await store.open_exceptions(connection, moves.exceptions)
     await store.look_up_charges(connection, moves.charges_to_look_up, at=moves.now)
-    await post(connection, moves.postings)
-    fanned = await fan_out(connection, moves.announcements) if moves.announcements else None
-    await outbox.write(connection, moves.outbox)
-    return Sent(frozenset(row.queue for row in moves.outbox), fanned)
+    return Sent(frozenset(row.queue for row in moves.outbox), cursor if moves.announcements else None)
 
 
-async def write(connection: Connection, moves: Moves) -> frozenset[str]:
+async def write(connection: Connection, moves: Moves, *, also: Sequence[Part] = ()) -> frozenset[str]:
     """As `send`; when it returns all statements have been answered. Returns the queues to wake after the commit."""
     async with connection.pipeline():
-        sent = await send(connection, moves)
-    return sent.queues()
+        sent = await send(connection, moves, also=also)
+    return await sent.queues()
 
 
-def _statements(moves: Moves) -> list[list[store.Part]]:
+def _consequences(moves: Moves) -> list[Part]:
+    parts: list[Part] = []
+    if moves.postings:
+        transactions, entries = booked_rows(moves.postings)
+        parts += [store.part(INSERT_TRANSACTIONS, transactions), store.part(INSERT_ENTRIES, entries)]
+    if moves.announcements:
+        parts.append(Part(fan_out.FAN_OUT, (fan_out.encoded(moves.announcements),), None))
+    if moves.outbox:
+        parts.append(Part(outbox.WRITE, (outbox.encoded(moves.outbox),), len(moves.outbox)))
+    return parts
+
+
+def _statements(moves: Moves) -> list[list[Part]]:
     """An UPDATE moves a row once, so the second move of a row goes with a second statement; each event goes with its move.
 
     What is opened by moves (operations, refunds) comes with the last of them: then what was closed before is closed, and what has to
     be reserved is reserved.
     """
     payments, intents, refunds = _steps(moves.payments), _steps(moves.intents), _steps(moves.refunds)
-    statements: list[list[store.Part]] = []
+    statements: list[list[Part]] = []
     # One statement more where an operation closes while another opens: one open operation per payment is allowed.
     count = max(len(payments), len(intents), len(refunds), 2 if moves.operations and moves.new_operations else 1)
     for step in range(count):
@@ -87,14 +102,13 @@ def _statements(moves: Moves) -> list[list[store.Part]]:
             (store.MOVE_INTENTS, intents[step] if step < len(intents) else []),
             (store.MOVE_REFUNDS, refunds[step] if step < len(refunds) else []),
         ]
-        statements.append(
-            [
-                (store.INSERT_EVENTS, moves.events if count == 1 else _events_of(moves, told)),
-                (store.MOVE_OPERATIONS, moves.operations if first else []),
-                *told,
-                (store.INSERT_OPERATIONS, moves.new_operations if last else []),
-            ]
-        )
+        rows: list[tuple[str, Sequence[msgspec.Struct]]] = [
+            (store.INSERT_EVENTS, moves.events if count == 1 else _events_of(moves, told)),
+            (store.MOVE_OPERATIONS, moves.operations if first else []),
+            *told,
+            (store.INSERT_OPERATIONS, moves.new_operations if last else []),
+        ]
+        statements.append([store.part(text, given) for text, given in rows if given])
     return statements
 
 

@@ -18,13 +18,12 @@ _encode = msgspec.json.Encoder().encode
 
 # One probe of the partial index per event, whatever the planner believes about empty tables. `try` is the position in the
 # schedule of retries. Ids are written as 32 hex digits, as they are everywhere in the code.
-FAN_OUT = """
-INSERT INTO outbox (queue, lane, actor, subject, tenant, payload, traceparent)
-SELECT 'webhooks',
-       replace(w.id::text, '-', ''),
-       'webhook.deliver',
-       e.event_id,
-       e.merchant_id,
+DELIVERIES = """
+SELECT 'webhooks' AS queue,
+       replace(w.id::text, '-', '') AS lane,
+       'webhook.deliver' AS actor,
+       e.event_id AS subject,
+       e.merchant_id AS tenant,
        '{"event_id":"' || replace(e.event_id::text, '-', '') || '","endpoint_id":"' || replace(w.id::text, '-', '') || '","try":0}',
        e.traceparent
   FROM json_to_recordset(%s::json) AS e(event_id uuid, merchant_id uuid, livemode boolean, wanted text[], traceparent text)
@@ -36,6 +35,8 @@ SELECT 'webhooks',
           AND p.status = 'enabled'
           AND p.enabled_events && e.wanted
        OFFSET 0) w"""
+
+FAN_OUT = f"INSERT INTO outbox (queue, lane, actor, subject, tenant, payload, traceparent) {DELIVERIES}"
 
 
 class Announcement(msgspec.Struct):
@@ -72,4 +73,9 @@ async def fan_out(connection: Connection, announcements: Sequence[Announcement])
 
     The cursor's `rowcount` says how many rows there are to wake somebody for; in pipeline mode it is known after the sync.
     """
-    return await connection.execute(FAN_OUT, (_encode(announcements).decode(),), prepare=True)
+    return await connection.execute(FAN_OUT, (encoded(announcements),), prepare=True)
+
+
+def encoded(announcements: Sequence[Announcement]) -> str:
+    """The parameter of `FAN_OUT`."""
+    return _encode(announcements).decode()

@@ -19,13 +19,15 @@ FULL = {**CLAIM, "busy_lanes": ["slow", "lane 1"], "rooms": [0, 3]}
 ONES = [1] * 100
 ZEROS = [0] * 100
 HELD = {"ids": list(range(1, 101)), "attempts": ONES}
+# The pieces take their parameters by position.
+TOKENS = ("%(ids)s", "%(attempts)s", "%(ids)s")
 
 HOT: dict[str, tuple[str, dict[str, Any]]] = {
     "claim the oldest": (store.CLAIM_OLDEST, OPEN),
     "claim where nothing is due yet": (store.CLAIM_OLDEST, LATER),
     "claim lane by lane": (store.CLAIM_LANE_BY_LANE, FULL),
-    "hold": (store.HOLD, HELD),
-    "settle": (store.SETTLE, HELD),
+    "hold": (store.HELD % TOKENS, HELD),
+    "settle": (store.SETTLED % TOKENS, HELD),
     "fail": (store.FAIL, {**HELD, "failures": ZEROS, "errors": ["x"] * 100, "retry_in": [1.0] * 100}),
     "bury": (store.BURY, {**HELD, "failures": ZEROS, "errors": ["x"] * 100}),
     "defer": (store.DEFER, {**HELD, "returned": ZEROS, "seconds": [1.0] * 100}),

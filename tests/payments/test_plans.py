@@ -10,28 +10,29 @@ import pytest
 
 from app.infra import idempotency
 from app.infra.db import Connection, connect
-from app.payments import due, store, waiting
+from app.payments import due, locks, store, waiting
 from tests.refusal import refused
 
 # Each names the table it is about, its statement, and how many parameters of which type it has.
 IDS = "'{0190a5dac0007000800000000000000a,0190a5dac0007000800000000000000b}'"
 ROWS = "'[]'"
 HOT: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "lock payments": ("payments", store.LOCK_PAYMENTS, (IDS,)),
-    "lock intents": ("payment_intents", store.LOCK_INTENTS, (IDS,)),
-    "lock refunds": ("refunds", store.LOCK_REFUNDS, (IDS,)),
-    "read operations": ("operations", store.READ_OPERATIONS, (IDS,)),
+    **{
+        f"lock {table} for a settlement": (table, locks.SETTLEMENT, ("'{1,2}'", "'{1,1}'", "'{1,2}'", IDS, IDS, IDS, IDS))
+        for table in ("outbox", "payments", "payment_intents", "operations", "refunds")
+    },
+    **{f"lock {table} for a confirmation": (table, locks.CONFIRM, (IDS, ROWS)) for table in ("payment_intents", "idempotency_keys")},
     "move payments": ("payments", store.MOVE_PAYMENTS, (ROWS,)),
     "move intents": ("payment_intents", store.MOVE_INTENTS, (ROWS,)),
     "move refunds": ("refunds", store.MOVE_REFUNDS, (ROWS,)),
     "move operations": ("operations", store.MOVE_OPERATIONS, (ROWS,)),
     "find keys": ("idempotency_keys", idempotency.FIND, (ROWS,)),
-    "read answers": ("operations", waiting.ANSWERS, (IDS,)),
+    "read answers": ("operations", waiting.ANSWERS, (ROWS,)),
     "look-ups that are due": ("operations", due.CLAIM_LOOK_UPS, ("now()", "100")),
     "authorizations that lapse": ("payments", due.DUE_AUTHORIZATIONS, ("now()", "100")),
     "intents that expire": ("payment_intents", due.DUE_INTENTS, ("now()", "now()", "100")),
 }
-TABLES = "payments, payment_intents, refunds, operations, idempotency_keys, events"
+TABLES = "outbox, payments, payment_intents, refunds, operations, idempotency_keys, events"
 
 
 class Nobody(msgspec.Struct):
@@ -79,7 +80,7 @@ async def test_a_move_of_a_row_that_is_not_as_it_was_ends_the_transaction(lane: 
     nobody = Nobody("0190a5dac0007000800000000000000a", "0190a5dac0007000800000000000000b")
 
     with refused("every_locked_row_moves"):
-        await store.write_rows(lane, ((store.MOVE_OPERATIONS, [nobody]),))
+        await store.write_parts(lane, [store.part(store.MOVE_OPERATIONS, [nobody])])
 
 
 def _nodes(plan: dict[str, object]) -> list[dict[str, str]]:
