@@ -23,7 +23,7 @@ from app.payments.asking import (
 )
 from app.payments.confirm import Confirm, require_test_card, route
 from app.payments.create import NewIntent
-from app.payments.keys import key_part
+from app.payments.keys import key_part, require_same
 from app.payments.model import INTENT, INTENT_LIFETIME, MAX_ATTEMPTS, REQUIRES, Intent
 from app.payments.moves import record
 from app.payments.road import Road
@@ -37,7 +37,8 @@ MOST_METADATA_PAIRS = 50
 async def create(road: Road, asking: Asking, fields: Mapping[str, Any]) -> tuple[Id, Shown]:
     """A new intent from checked request `fields`, or the answer of the earlier request under the same key.
 
-    Raises IdempotencyKeyReused, InvalidValue (customer_id), TestCardRequired, and NoRoute where it is to be confirmed at once.
+    Raises IdempotencyKeyReused, InvalidValue (customer_id), TestCardRequired; where it is to be confirmed at once, also NoRoute and
+    IdempotencyKeyExpired.
     """
     if fields.get("payment_method") is not None:
         require_test_card(road.registry, fields["payment_method"], livemode=asking.livemode)
@@ -57,7 +58,7 @@ async def create(road: Road, asking: Asking, fields: Mapping[str, Any]) -> tuple
     created = await road.create.submit(NewIntent(key, moves))
     if created.stored is None:
         return intent.id, Shown(bytes(event.data), intent.version, key)
-    stored = idempotency.require_same(created.stored, key)
+    stored = require_same(created.stored, key)
     async with asking_transaction(road, asking) as connection:
         return stored.object_id or "", await replayed(connection, stored)
 

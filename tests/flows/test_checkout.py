@@ -1,6 +1,6 @@
 """The payer's browser: the client secret opens one intent, shows little, and pays."""
 
-from typing import Any
+import uuid
 
 import pytest
 
@@ -9,8 +9,9 @@ from tests.flows.shop import Json, Reply, Shop, method
 SHOWN = {"amount", "currency", "status", "merchant_name", "next_action"}
 
 
-async def browse(shop: Shop, verb: str, path: str, secret: str | None, body: Json | None = None) -> Reply:
-    headers: dict[str, Any] = {} if secret is None else {"X-Client-Secret": secret}
+async def browse(shop: Shop, verb: str, path: str, secret: str | None, body: Json | None = None, *, key: str | None = None) -> Reply:
+    given = {"X-Client-Secret": secret, "Idempotency-Key": key}
+    headers = {name: value for name, value in given.items() if value is not None}
     async with shop.session.request(verb, f"{shop.system.url}/v1/checkout/{path}", json=body, headers=headers) as response:
         return Reply(response.status, await response.json(content_type=None), {k.lower(): v for k, v in response.headers.items()})
 
@@ -48,6 +49,26 @@ async def test_a_browser_is_sent_to_the_challenge(shop: Shop) -> None:
 
     assert (reply.status, reply.json["status"]) == (200, "requires_action")
     assert reply.json["next_action"]["redirect_to_url"]["url"].startswith(shop.system.sandbox_url)
+
+
+async def test_the_same_key_of_two_payers_is_two_keys(shop: Shop) -> None:
+    """A page numbers its attempts as it likes: each intent is charged once, and each payer's repeat is told of the own one."""
+    one, two = await shop.intent(amount=1000), await shop.intent(amount=2000)
+    key = f"attempt-1-{uuid.uuid4()}"
+
+    async def pay(intent: Json) -> Reply:
+        return await browse(shop, "POST", f"{intent['id']}/confirm", intent["client_secret"], {}, key=key)
+
+    first = [await pay(one), await pay(two)]
+    repeated = [await pay(one), await pay(two)]
+
+    for replies in (first, repeated):
+        assert [(reply.status, reply.json.get("status"), reply.json.get("amount")) for reply in replies] == [
+            (200, "succeeded", 1000),
+            (200, "succeeded", 2000),
+        ]
+    assert [reply.headers.get("idempotent-replayed") for reply in (*first, *repeated)] == [None, None, "true", "true"]
+    assert sorted(payment["amount_captured"] for payment in (await shop.read("/v1/payments"))["data"]) == [1000, 2000]
 
 
 @pytest.mark.parametrize("verb", ["GET", "POST"])

@@ -11,9 +11,12 @@ import pytest
 from app.core.clock import now, parse_rfc3339
 from tests.flows.books import as_owner, open_operations
 from tests.flows.shop import Json, Reply, Shop, method
+from tests.flows.test_clock import tick
 
 # What a repeat is told in headers and no first answer is.
 REPLAYED = "idempotent-replayed"
+A_DAY_LATER = """
+UPDATE idempotency_keys SET created_at = created_at - interval '25 h', expires_at = expires_at - interval '25 h' WHERE key = %s"""
 
 
 def fresh_key() -> str:
@@ -218,16 +221,26 @@ async def test_an_expired_key_that_moved_money_never_moves_it_again(shop: Shop, 
     }
     ask = asking[act]
     first = confirmed if act == "confirm" else await ask()
-    await as_owner(
-        shop.system,
-        "UPDATE idempotency_keys SET created_at = created_at - interval '25 h', expires_at = expires_at - interval '25 h' WHERE key = %s",
-        key,
-    )
+    await as_owner(shop.system, A_DAY_LATER, key)
     late = await ask()
 
     name = {"confirm": "payment_intent_id", "capture": "payment_id", "refund": "refund_id"}[act]
     assert (late.status, late.json["code"], late.json[name]) == (409, "idempotency_key_expired", first.json["id"])
     assert await open_operations(shop.system, shop.merchant.id) == []
+
+
+async def test_an_expired_key_that_created_and_confirmed_never_charges_again(shop: Shop) -> None:
+    """Nor after the clock has swept old keys: a day later the same request makes no second intent of the same order."""
+    body, key = {"amount": 500, "currency": "EUR", "payment_method": method("approved"), "confirm": True}, fresh_key()
+    first = await shop.post("/v1/payment_intents", body, key=key)
+    await as_owner(shop.system, A_DAY_LATER, key)
+    await tick(shop.system, "purge")
+    late = await shop.post("/v1/payment_intents", body, key=key)
+
+    assert (first.status, first.json["status"]) == (201, "succeeded")
+    assert (late.status, late.json["code"], late.json["payment_intent_id"]) == (409, "idempotency_key_expired", first.json["id"])
+    assert len((await shop.read("/v1/payment_intents"))["data"]) == 1
+    assert len((await shop.read("/v1/payments"))["data"]) == 1
 
 
 async def test_answers_are_kept_for_a_day(shop: Shop) -> None:

@@ -1,8 +1,12 @@
 """Payment intents before the money: create, read, change, cancel in each status."""
 
+import uuid
+
 import pytest
 
+from tests.flows.books import rows
 from tests.flows.shop import Json, Shop, eventually, method
+from tests.webhooks.receiver import running as receiving
 
 OPTIONAL: Json = {
     "capture_method": "manual",
@@ -162,6 +166,35 @@ async def test_a_provider_that_is_not_there_is_no_route(shop: Shop) -> None:
     reply = await shop.confirm(intent)
 
     assert (reply.status, reply.json["code"]) == (422, "no_route")
+
+
+WRITTEN = """
+SELECT (SELECT count(*) FROM payment_intents WHERE merchant_id = m.id),
+       (SELECT count(*) FROM events WHERE merchant_id = m.id),
+       (SELECT count(*) FROM outbox WHERE tenant = m.id)
+  FROM merchants m
+ WHERE m.id = %s::uuid"""
+
+
+@pytest.mark.parametrize(
+    "nobodys", [{"provider": "nobody"}, {"payment_method": {"type": "upi", "vpa": "name@bank"}}], ids=["provider", "method"]
+)
+async def test_a_create_with_confirm_that_finds_no_route_writes_nothing(shop: Shop, nobodys: Json) -> None:
+    """No intent that nobody asked for is left behind, nobody is told of one, and the key is free for the request that is right."""
+    body = {"amount": 500, "currency": "EUR", "payment_method": method("approved"), "confirm": True}
+    key = f"order-{uuid.uuid4()}"
+    async with receiving() as receiver:
+        endpoint = {"url": f"{receiver.url}/hook", "enabled_events": ["*"]}
+        assert (await shop.post("/v1/webhook_endpoints", endpoint)).status == 201
+        before = await rows(shop.system, WRITTEN, shop.merchant.id)
+        refused = await shop.post("/v1/payment_intents", {**body, **nobodys}, key=key)
+        after = await rows(shop.system, WRITTEN, shop.merchant.id)
+        paid = await shop.post("/v1/payment_intents", body, key=key)
+
+    assert (refused.status, refused.json["code"]) == (422, "no_route")
+    assert after == before
+    assert (paid.status, paid.json["status"]) == (201, "succeeded")
+    assert len((await shop.read("/v1/payment_intents"))["data"]) == 1
 
 
 @pytest.mark.parametrize("currency", ["JPY", "EUR", "BHD", "CLF"])

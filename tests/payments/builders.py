@@ -19,7 +19,8 @@ from app.payments.write import write
 from app.providers.base import Approved, Declined, Outcome
 from app.providers.codes import DECLINES
 from app.providers.configured import configured
-from app.settings import read_settings
+from app.providers.registry import Registry
+from app.settings import Settings, read_settings
 
 MERCHANT = "0190a5dac0007000800000000000000a"
 CHARGE = "ch_1"
@@ -130,11 +131,16 @@ def declined(reason: str = "do_not_honor") -> Declined:
     return Declined(reason=reason, message=DECLINES[reason].message, provider_ref=CHARGE)
 
 
+def settings_of(database: str) -> Settings:
+    """Nothing listens at the provider's address."""
+    return read_settings({"ENVIRONMENT": "test", "DATABASE_URL": database, "SANDBOX_URL": "http://127.0.0.1:9"})
+
+
 @asynccontextmanager
-async def opened(database: str) -> AsyncIterator[Counter]:
-    """Nothing listens at the provider's address: no worker runs that could ask it."""
-    settings = read_settings({"ENVIRONMENT": "test", "DATABASE_URL": database, "SANDBOX_URL": "http://127.0.0.1:9"})
-    registry = configured(settings)
+async def opened(database: str, registry: Registry | None = None) -> AsyncIterator[Counter]:
+    """With the configured providers unless others are given. No worker runs that could ask them."""
+    settings = settings_of(database)
+    registry = registry or configured(settings)
     async with (
         open_pool(database, role="tollgate_app", size=4) as pool,
         await connect(database, role="tollgate_writer") as writer,

@@ -10,7 +10,7 @@ from app.core.errors import IntentExpired, OperationInProgress
 from app.core.ids import Id, new_id
 from app.infra.db import connect
 from app.payments import due
-from app.payments.answers import is_refusal
+from app.payments.answers import is_refusal, refused
 from app.payments.asking import Waited
 from app.payments.confirm import Confirm, Confirmed
 from app.payments.waiting import Answered
@@ -79,6 +79,20 @@ async def test_a_repeat_is_told_what_the_first_was(counter: Counter, outcome: An
     told = await answered(counter, await counter.confirming(waited.key.object_id or "", "the same"))
 
     assert (told.object_type, told.operation_id, is_refusal(told)) == ("payment_intent", waited.operation_id, refusal)
+
+
+@pytest.mark.parametrize(("reason", "retryable"), [("issuer_unavailable", True), ("charge_not_authorized", False)])
+async def test_a_refused_void_says_whether_to_try_again(counter: Counter, reason: str, retryable: bool) -> None:  # noqa: FBT001 - a table
+    """By the reason of this refusal: the payment shows no failure of its own, or one of an earlier capture."""
+    payment = (await counter.authorized()).payment
+    await counter.tell(await counter.capture(payment.id), declined("do_not_honor" if retryable else "processing_error"))
+    operation = await counter.void(payment.id)
+    await counter.tell(operation, declined(reason))
+    told = await counter.road.waiters.join(operation, seconds=0)
+
+    assert told is not None
+    refusal = refused(told, told.data.encode())
+    assert (is_refusal(told), refusal.extra["decline_code"], refusal.retryable) == (True, reason, retryable)
 
 
 async def test_two_clocks_claim_a_look_up_once(counter: Counter, database: str) -> None:
