@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,8 @@ class Intake:
         self._due = asyncio.Event()
         self._room = asyncio.Event()
         self._after_lane = ""
+        # The last claim took everything that was due: what comes next is said, or found by the poll.
+        self._emptied = False
         self._connection: AsyncConnection[Any] | None = None
         # A claim for one freed slot at a time would be a statement per row.
         self._worthwhile = max(1, min(queue.batch, queue.slots) // 4)
@@ -75,9 +78,12 @@ class Intake:
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_seconds
         while not self._gate.draining and loop.time() < until:
+            if self._emptied:
+                await _wait_a_poll(self._due)
             limit = await self._wait_for_room()
             if limit == 0:
                 continue
+            self._emptied = False
             # Cleared before the claim: cleared after an empty one, it would swallow the wake-up that came in between.
             self._due.clear()
             visited_from = self._after_lane
@@ -143,6 +149,9 @@ class Intake:
         # Lanes are visited by name while one is full; the next visit begins behind the last one that got something.
         lane_by_lane = any(left <= 0 for left in room.values())
         self._after_lane = max(row.lane for row in rows) if lane_by_lane and len(rows) == limit else ""
+        of_lane = Counter(row.lane for row in rows)
+        all_fitted = all(count < room.get(lane, self.queue.lane_limit) for lane, count in of_lane.items())
+        self._emptied = 0 < len(rows) < limit and not lane_by_lane and all_fitted
         return rows
 
     async def _taken(self, rows: list[Claimed]) -> list[Claimed]:

@@ -132,6 +132,7 @@ class Courier:
             log=[] if answer is None else [_logged(answer, verdict, at)],
             traceparent=None if verdict.status == "delivered" else row.traceparent,
             at=at,
+            outbox_id=row.id,
         )
         written = await self._writes.submit(
             Outcome(row=row, record=record, verdict=verdict, destination=task.destination, event_type=task.event.type)

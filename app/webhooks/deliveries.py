@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from psycopg import AsyncCursor
 
+import outbox
 from app.core.ids import Id
 from app.infra.db import Connection
 from app.webhooks.model import Delivery, DeliveryStatus, Event
@@ -31,7 +32,7 @@ SELECT s.position, {EVENT_COLUMNS}, w.id, w.status, w.url, w.salt, w.previous_sa
   LEFT JOIN LATERAL (SELECT * FROM webhook_endpoint_health WHERE endpoint_id = w.id LIMIT 1) h ON true"""  # noqa: S608 - this file's constants
 
 # What was delivered stays delivered: an attempt that set out earlier may come home later.
-RECORD = f"""
+_RECORDED = f"""
 INSERT INTO webhook_deliveries AS d (
     id, merchant_id, livemode, event_id, endpoint_id, status, attempts, tries, last_status_code, last_error, latency_ms, next_at,
     log, traceparent, created_at, delivered_at)
@@ -40,7 +41,9 @@ SELECT webhook_delivery_id(s.event_id, s.endpoint_id), s.merchant_id, s.livemode
        CASE WHEN s.status = 'delivered' THEN s.at END
   FROM json_to_recordset(%s::json) AS s(
        event_id uuid, endpoint_id uuid, merchant_id uuid, livemode boolean, status text, attempts integer, tries smallint,
-       last_status_code smallint, last_error text, latency_ms integer, next_at timestamptz, log jsonb, traceparent text, at timestamptz)
+       last_status_code smallint, last_error text, latency_ms integer, next_at timestamptz, log jsonb, traceparent text, at timestamptz,
+       outbox_id bigint)
+ WHERE {{condition}}
  ORDER BY 1
     ON CONFLICT (id) DO UPDATE
    SET status = CASE WHEN d.status = 'delivered' THEN d.status ELSE excluded.status END,
@@ -53,6 +56,14 @@ SELECT webhook_delivery_id(s.event_id, s.endpoint_id), s.merchant_id, s.livemode
        latency_ms = coalesce(excluded.latency_ms, d.latency_ms),
        traceparent = coalesce(d.traceparent, excluded.traceparent),
        log = CASE WHEN jsonb_array_length(d.log) < {_LOG_ENTRIES} THEN d.log ELSE d.log - 0 END || excluded.log"""  # noqa: S608 - a constant
+
+RECORD = _RECORDED.format(condition="true")
+
+# The hot road: what was still ours ends and is recorded, and nothing else.
+RECORD_SETTLED = f"""
+WITH settled AS ({outbox.SETTLED} RETURNING id),
+     recorded AS ({_RECORDED.format(condition="s.outbox_id = ANY(ARRAY(SELECT id FROM settled))")})
+SELECT id FROM settled"""  # noqa: S608 - constants
 
 EMIT_DUE = """
 WITH due AS MATERIALIZED (
@@ -144,6 +155,7 @@ class Record(msgspec.Struct, kw_only=True):
     log: list[dict[str, object]]
     traceparent: str | None
     at: datetime
+    outbox_id: int
 
 
 async def read_tasks(connection: Connection, pairs: Sequence[tuple[Id, Id]]) -> list[Task | None]:
@@ -178,6 +190,12 @@ def event_of(row: Sequence[Any]) -> Event:
 async def record(connection: Connection, records: Sequence[Record]) -> AsyncCursor[tuple[Any, ...]]:
     """At most one row per event and endpoint: a row is touched once per statement."""
     return await connection.execute(RECORD, (_encode(records).decode(),), prepare=True)
+
+
+async def record_and_settle(connection: Connection, rows: Sequence[outbox.Claimed], records: Sequence[Record]) -> set[int]:
+    """One statement, its own transaction; the outbox ids that were still ours, whose records alone are written."""
+    cursor = await connection.execute(RECORD_SETTLED, (*outbox.tokens(rows), _encode(records).decode()), prepare=True)
+    return await outbox.read_ids(cursor)
 
 
 async def emit_due(connection: Connection, *, now: datetime, limit: int) -> int:

@@ -35,29 +35,19 @@ class Outcome(msgspec.Struct, kw_only=True):
 
 async def write_outcomes(connection: Connection, outcomes: list[Outcome]) -> list[bool]:
     """The batch of a lane; run again, it finds its rows gone and changes nothing. True where the row was still ours."""
+    if all(one.verdict.status == "delivered" for one in outcomes) and not _health_rows(outcomes):
+        held = await deliveries.record_and_settle(connection, [one.row for one in outcomes], [one.record for one in outcomes])
+        return [one.row.id in held for one in outcomes]
     async with connection.pipeline():
         await connection.execute("BEGIN")
         cursor = await outbox.send_hold(connection, [one.row for one in outcomes])
     held = await outbox.read_ids(cursor)
     mine = [one for one in outcomes if one.row.id in held]
-    if not mine:
-        await connection.execute("ROLLBACK")
-    elif all(one.verdict.status == "delivered" for one in mine):
-        await _write_successes(connection, mine)
-    else:
+    if mine:
         await _write_all(connection, mine)
+    else:
+        await connection.execute("ROLLBACK")
     return [one.row.id in held for one in outcomes]
-
-
-async def _write_successes(connection: Connection, mine: list[Outcome]) -> None:
-    """The hot road: one round trip after the locks."""
-    health = _health_rows(mine)
-    async with connection.pipeline():
-        await deliveries.record(connection, [one.record for one in mine])
-        if health:
-            await store.send_health(connection, health)
-        await outbox.send_settle(connection, [one.row for one in mine])
-        await connection.execute("COMMIT")
 
 
 async def _write_all(connection: Connection, mine: list[Outcome]) -> None:
