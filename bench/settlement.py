@@ -27,15 +27,17 @@ from app.infra.group_commit import Lane
 from app.payments import intent_actions
 from app.payments.affected import Affected
 from app.payments.asking import Asking
+from app.payments.locks import read_locked
 from app.payments.moves import PSP_QUEUE, SEND, Moves, PspTask
 from app.payments.outcome import apply
 from app.payments.road import open_road
-from app.payments.settle import Settled, Settlement, lock_rows, settle_batch, touched
-from app.payments.write import merged, write
+from app.payments.settle import Settled, Settlement, locks_of, settle_batch, touched
+from app.payments.write import merged, writing
 from app.providers.base import Approved
 from app.providers.configured import configured
 from app.settings import read_settings
 from outbox.intake import Queue
+from outbox.round_trip import BEGIN, COMMIT, round_trip
 from outbox.wake import Waker
 from outbox.worker import run_worker
 
@@ -171,18 +173,16 @@ def _work_rabbit(database_url: str, amqp_url: str) -> None:
 
 async def _settle_one(connection: Connection, task: PspTask) -> None:
     moves = Moves(now=now(), actor="bench")
-    async with connection.pipeline():
-        await connection.execute("BEGIN")
-        locked = await lock_rows(connection, [], [task])
-        affected = Affected(
-            operation=locked.operations[task.operation_id],
-            payment=locked.payments[task.payment_id],
-            intent=locked.intents[task.payment_intent_id],
-            refund=None,
-        )
-        apply(moves, affected, approved(task))
-        await write(connection, merged([moves]))
-        await connection.execute("COMMIT")
+    _, rows = await round_trip(connection, BEGIN, locks_of([], [task]))
+    locked = read_locked(rows)
+    affected = Affected(
+        operation=locked.operations[task.operation_id],
+        payment=locked.payments[task.payment_id],
+        intent=locked.intents[task.payment_intent_id],
+        refund=None,
+    )
+    apply(moves, affected, approved(task))
+    await round_trip(connection, *writing(merged([moves])).statements, COMMIT)
 
 
 def _say_ready() -> None:

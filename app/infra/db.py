@@ -65,6 +65,7 @@ def conninfo(url: str, *, role: Role | None, lane: bool = False) -> str:
     given["options"] = f"{given.get('options') or ''} {own}".strip()
     given.setdefault("application_name", f"tollgate {role or 'owner'}")
     given.setdefault("connect_timeout", "10")
+    given["client_encoding"] = "utf8"
     return make_conninfo(**{key: str(value) for key, value in given.items() if value is not None})
 
 

@@ -13,6 +13,7 @@ import psycopg
 import structlog
 
 from app.infra.db import Connection, inside_transaction
+from outbox.round_trip import ROLLBACK, round_trip
 
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")
@@ -21,11 +22,12 @@ Batch = Callable[[Connection, list[Row]], Awaitable[Sequence[Answer]]]
 Connect = Callable[[], Awaitable[Connection]]
 
 # Two locks taken in the other order, a snapshot that is too old, a key that somebody wrote
-# between our look and our insert: the same again may pass.
+# between our look and our insert, statements that a pooler forgot: the same again may pass.
 _PASSING = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
     psycopg.errors.UniqueViolation,
+    psycopg.errors.InvalidSqlStatementName,
 )
 _TRIES = 4
 # A row that somebody holds longer than the lane's lock timeout (250 ms) steps aside this often, so that it never holds up the rest.
@@ -182,7 +184,7 @@ class Lane(Generic[Row, Answer]):
             return
         try:
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                await connection.execute("ROLLBACK")
+                await round_trip(connection, ROLLBACK)
         except psycopg.Error:
             await connection.close()
 

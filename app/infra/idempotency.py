@@ -11,6 +11,7 @@ import msgspec
 from app.core.errors import IdempotencyKeyExpired, IdempotencyKeyReused
 from app.core.ids import Id, new_id
 from app.infra.db import Connection
+from outbox.round_trip import Statement
 
 # API "Idempotency": answers are kept at least this long.
 KEPT_FOR = timedelta(hours=24)
@@ -56,6 +57,8 @@ SELECT {", ".join(_READ.get(column, "k." + column) for column in KeyRow.__struct
         WHERE k.merchant_id = s.merchant_id AND k.livemode = s.livemode AND k.route = s.route AND k.key = s.key
         LIMIT 1) k"""  # noqa: S608 - made of this file's own constants
 
+FIND_AS_JSON = f"SELECT 'idempotency_keys', row_to_json(r)::text FROM ({FIND}) r"  # noqa: S608 - made of this file's own constants
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -89,6 +92,11 @@ async def find(connection: Connection, rows: Sequence[KeyRow]) -> dict[tuple[Id,
     cursor = await connection.execute(FIND, (encoded(rows),), prepare=True)
     stored = [KeyRow(*record) for record in await cursor.fetchall()]
     return {row.scope: row for row in stored}
+
+
+def finding(rows: Sequence[KeyRow]) -> Statement:
+    """As `find`, each key as JSON beside the name of its table."""
+    return FIND_AS_JSON, (encoded(rows),)
 
 
 async def insert(connection: Connection, rows: Sequence[KeyRow]) -> None:

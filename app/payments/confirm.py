@@ -23,14 +23,15 @@ from app.infra import idempotency
 from app.infra.db import Connection
 from app.infra.idempotency import KeyRow
 from app.payments.keys import key_part, require_same
-from app.payments.locks import Locked, read_locked, send_confirm_locks
+from app.payments.locks import Locked, confirm_locks, read_locked
 from app.payments.model import INTENT, PAYMENT, REQUIRES, Intent, Payment
 from app.payments.moves import Moves, browser_url, open_operation, record
-from app.payments.write import Sent, merged, send
+from app.payments.write import merged, writing
 from app.providers.base import Adapter
 from app.providers.registry import NoRoute as NoRouteFound
 from app.providers.registry import Registry
 from app.risk.model import Attempt, assess
+from outbox.round_trip import BEGIN, COMMIT, ROLLBACK, round_trip
 
 
 class Confirm(msgspec.Struct):
@@ -71,18 +72,18 @@ def touched(confirm: Confirm) -> Iterable[Hashable]:
 def confirm_batch(registry: Registry) -> Batch:
     async def batch(connection: Connection, confirms: list[Confirm]) -> tuple[Sequence[Confirmed], frozenset[str]]:
         """The answers in order, and the queues to wake now that it is committed."""
-        sent: Sent | None = None
-        async with connection.pipeline():
-            await connection.execute("BEGIN")
-            cursor = await send_confirm_locks(connection, [one.intent_id for one in confirms], [one.key for one in confirms])
-            locked = await read_locked(cursor)
-            decided = [_decide(registry, one, locked) for one in confirms]
-            await _look_again(connection, confirms, decided)
-            fresh = [(one.key, moves) for one, (_, moves) in zip(confirms, decided, strict=True) if moves is not None]
-            if fresh:
-                sent = await send(connection, merged([moves for _, moves in fresh]), also=[key_part([key for key, _ in fresh])])
-            await connection.execute("COMMIT")
-        return [answer for answer, _ in decided], await sent.queues() if sent is not None else frozenset()
+        locks = confirm_locks([one.intent_id for one in confirms], [one.key for one in confirms])
+        _, rows = await round_trip(connection, BEGIN, locks)
+        locked = read_locked(rows)
+        decided = [_decide(registry, one, locked) for one in confirms]
+        await _look_again(connection, confirms, decided)
+        answers = [answer for answer, _ in decided]
+        fresh = [(one.key, moves) for one, (_, moves) in zip(confirms, decided, strict=True) if moves is not None]
+        if not fresh:
+            await round_trip(connection, ROLLBACK)
+            return answers, frozenset()
+        written = writing(merged([moves for _, moves in fresh]), also=[key_part([key for key, _ in fresh])])
+        return answers, written.queues(await round_trip(connection, *written.statements, COMMIT))
 
     return batch
 
@@ -90,7 +91,10 @@ def confirm_batch(registry: Registry) -> Batch:
 async def _look_again(connection: Connection, confirms: Sequence[Confirm], decided: list[Decision]) -> None:
     """For what was refused: a request under the same key may have committed while we waited for its lock."""
     refused = [position for position, (answer, _) in enumerate(decided) if answer.refusal is not None]
-    found = await idempotency.find(connection, [confirms[position].key for position in refused]) if refused else {}
+    if not refused:
+        return
+    (rows,) = await round_trip(connection, idempotency.finding([confirms[position].key for position in refused]))
+    found = read_locked(rows).keys
     for position in refused:
         stored = found.get(confirms[position].key.scope)
         if stored is not None:

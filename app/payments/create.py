@@ -12,6 +12,7 @@ from app.payments.model import Intent
 from app.payments.moves import Moves
 from app.payments.store import Event
 from app.webhooks import fan_out
+from outbox.round_trip import round_trip
 
 _INTENT = ", ".join(Intent.__struct_fields__)
 _EVENT = ", ".join(Event.__struct_fields__)
@@ -39,7 +40,7 @@ WITH keys AS (
     SELECT d.* FROM ({fan_out.DELIVERIES}) d WHERE d.subject IN (SELECT id FROM written)
     RETURNING 1
 )
-SELECT ARRAY(SELECT object_id FROM keys), (SELECT count(*) FROM announced)"""  # noqa: S608 - made of our own structs' field names
+SELECT array_to_string(ARRAY(SELECT object_id FROM keys), ','), (SELECT count(*) FROM announced)"""  # noqa: S608 - made of our own structs' field names
 
 _encode = msgspec.json.Encoder().encode
 
@@ -67,10 +68,9 @@ async def create_batch(connection: Connection, news: list[NewIntent]) -> tuple[S
     events = _encode([new.moves.events[0] for new in news]).decode()
     intents = _encode([new.moves.new_intents[0] for new in news]).decode()
     announcements = fan_out.encoded([one for new in news for one in new.moves.announcements])
-    cursor = await connection.execute(CREATE, (keys, events, intents, announcements), prepare=True)
-    written = await cursor.fetchone()
-    winners, announced = written if written is not None else ([], 0)
-    return await _answers(connection, news, set(winners)), announced > 0
+    (written,) = await round_trip(connection, (CREATE, (keys, events, intents, announcements)))
+    winners, announced = written[0]
+    return await _answers(connection, news, set((winners or "").replace("-", "").split(","))), announced != "0"
 
 
 async def _answers(connection: Connection, news: Sequence[NewIntent], winners: set[Id]) -> list[Created]:

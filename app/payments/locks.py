@@ -6,18 +6,18 @@ is then, and every other row as it was before: so whatever is decided upon is lo
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
-from psycopg import AsyncCursor
 
 import outbox
 from app.core.ids import Id
 from app.infra import idempotency
-from app.infra.db import Connection, array
+from app.infra.db import array
 from app.infra.idempotency import KeyRow
 from app.payments.model import Intent, Operation, Payment, Refund
 from outbox import Claimed
+from outbox.round_trip import Row, Statement
 
 AnyRow = TypeVar("AnyRow", bound=msgspec.Struct)
 
@@ -43,7 +43,7 @@ SETTLEMENT = "\nUNION ALL".join(
 # The keys are read as they were before the locks: a refusal looks for its key once more.
 CONFIRM = f"""{_locked("payment_intents", Intent)}
 UNION ALL
-SELECT 'idempotency_keys', row_to_json(r)::text FROM ({idempotency.FIND}) r"""  # noqa: S608 - our own constants
+{idempotency.FIND_AS_JSON}"""
 
 
 class Locked(msgspec.Struct):
@@ -57,26 +57,20 @@ class Locked(msgspec.Struct):
     keys: dict[tuple[Id, bool, str, str], KeyRow] = {}
 
 
-async def send_settlement_locks(
-    connection: Connection,
-    rows: Sequence[Claimed],
-    *,
-    payment_ids: Iterable[Id],
-    intent_ids: Iterable[Id],
-    operation_ids: Iterable[Id],
-    refund_ids: Iterable[Id],
-) -> "AsyncCursor[tuple[Any, ...]]":
-    given = (array(payment_ids), array(intent_ids), array(operation_ids), array(refund_ids))
-    return await connection.execute(SETTLEMENT, (*outbox.tokens(rows), *given), prepare=True)
+def settlement_locks(
+    rows: Sequence[Claimed], *, payment_ids: Iterable[Id], intent_ids: Iterable[Id], operation_ids: Iterable[Id], refund_ids: Iterable[Id]
+) -> Statement:
+    return SETTLEMENT, (*outbox.tokens(rows), array(payment_ids), array(intent_ids), array(operation_ids), array(refund_ids))
 
 
-async def send_confirm_locks(connection: Connection, intent_ids: Iterable[Id], keys: Sequence[KeyRow]) -> "AsyncCursor[tuple[Any, ...]]":
-    return await connection.execute(CONFIRM, (array(intent_ids), idempotency.encoded(keys)), prepare=True)
+def confirm_locks(intent_ids: Iterable[Id], keys: Sequence[KeyRow]) -> Statement:
+    return CONFIRM, (array(intent_ids), idempotency.encoded(keys))
 
 
-async def read_locked(cursor: "AsyncCursor[tuple[Any, ...]]") -> Locked:
+def read_locked(rows: Sequence[Row]) -> Locked:
     locked = Locked()
-    for kind, text in await cursor.fetchall():
+    for kind, text in rows:
+        assert text is not None  # rows, not nulls
         match kind:
             case "outbox":
                 locked.held.add(int(text))

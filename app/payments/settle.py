@@ -9,13 +9,14 @@ import outbox
 from app.core.clock import now
 from app.infra.db import Connection
 from app.payments.affected import Affected
-from app.payments.locks import Locked, read_locked, send_settlement_locks
+from app.payments.locks import Locked, read_locked, settlement_locks
 from app.payments.moves import LookUpTask, Moves, PspTask
 from app.payments.outcome import apply
-from app.payments.store import Part
-from app.payments.write import Sent, merged, send
+from app.payments.store import Part, fused
+from app.payments.write import merged, writing
 from app.providers.base import Outcome
 from outbox import Claimed
+from outbox.round_trip import BEGIN, COMMIT, ROLLBACK, Statement, round_trip
 
 
 class Settlement(msgspec.Struct):
@@ -48,31 +49,30 @@ def touched(settlement: Settlement) -> Iterable[Hashable]:
 
 async def settle_batch(connection: Connection, settlements: list[Settlement]) -> tuple[Sequence[Settled], frozenset[str]]:
     """The answers in the order of `settlements`, and the queues to wake now that it is committed."""
-    sent: Sent | None = None
-    async with connection.pipeline():
-        await connection.execute("BEGIN")
-        locked = await lock_rows(connection, [one.row for one in settlements], [one.task for one in settlements])
-        answers, decided = _decide(settlements, locked)
-        done = [one.row for one, answer in zip(settlements, answers, strict=True) if answer.held and answer.error is None]
-        if decided:
-            sent = await send(connection, merged(decided), also=[Part(outbox.SETTLED, outbox.tokens(done), len(done))])
-        elif done:
-            await outbox.send_settle(connection, done)
-        await connection.execute("COMMIT")
-    return answers, await sent.queues() if sent is not None else frozenset()
+    locks = locks_of([one.row for one in settlements], [one.task for one in settlements])
+    _, rows = await round_trip(connection, BEGIN, locks)
+    answers, decided = _decide(settlements, read_locked(rows))
+    done = [one.row for one, answer in zip(settlements, answers, strict=True) if answer.held and answer.error is None]
+    if not done:
+        await round_trip(connection, ROLLBACK)
+        return answers, frozenset()
+    settled = Part(outbox.SETTLED, outbox.tokens(done), len(done))
+    if not decided:
+        await round_trip(connection, fused([settled]), COMMIT)
+        return answers, frozenset()
+    written = writing(merged(decided), also=[settled])
+    return answers, written.queues(await round_trip(connection, *written.statements, COMMIT))
 
 
-async def lock_rows(connection: Connection, rows: Sequence[Claimed], tasks: Sequence[PspTask | LookUpTask]) -> Locked:
+def locks_of(rows: Sequence[Claimed], tasks: Sequence[PspTask | LookUpTask]) -> Statement:
     """The outbox rows, then what their tasks are about."""
-    cursor = await send_settlement_locks(
-        connection,
+    return settlement_locks(
         rows,
         payment_ids=[task.payment_id for task in tasks],
         intent_ids=[task.payment_intent_id for task in tasks],
         operation_ids=[task.operation_id for task in tasks],
         refund_ids=[task.refund_id for task in tasks if task.refund_id is not None],
     )
-    return await read_locked(cursor)
 
 
 def _decide(settlements: Sequence[Settlement], locked: Locked) -> tuple[list[Settled], list[Moves]]:

@@ -9,11 +9,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from psycopg import AsyncCursor
 
 from app.core.ids import Id
 from app.infra.db import Connection, array
 from app.payments.model import Intent, Operation, Payment, Refund
+from outbox.round_trip import Statement
 
 _encode = msgspec.json.Encoder().encode
 
@@ -80,6 +80,11 @@ INSERT_EXCEPTIONS = _insert("exceptions", ExceptionRow, tail="ON CONFLICT ON CON
 
 LOCK_INTENT = f"SELECT {_columns(Intent)} FROM payment_intents WHERE id = %s::uuid FOR UPDATE"
 LOCK_PAYMENT = f"SELECT {_columns(Payment)} FROM payments WHERE id = %s::uuid FOR UPDATE"
+
+LOOK_UP_CHARGES = """
+UPDATE operations
+   SET next_lookup_at = %s::timestamptz
+ WHERE payment_id = ANY(ARRAY(SELECT unnest(%s::uuid[]))) AND type IN ('sale', 'authorize')"""
 
 # `= ANY` keeps these on the primary key: from a table that was analyzed while it was empty, the planner would otherwise walk all
 # of it and look each row up among the given ones, and a prepared plan stays.
@@ -176,15 +181,15 @@ def part(text: str, rows: Sequence[msgspec.Struct]) -> Part:
     return Part(text, (_json(rows),), len(rows))
 
 
-async def write_parts(connection: Connection, parts: Sequence[Part]) -> "AsyncCursor[tuple[Any, ...]]":
+def fused(parts: Sequence[Part]) -> Statement:
     """Several statements as one, so that a move and its event are one; its row says how many rows the parts without `given` touched.
 
-    No row may be in two parts: a statement sees neither what its other parts inserted nor updated. In pipeline mode the answer
-    is still to come. Raises psycopg.errors (constraint `every_locked_row_moves`) when a part touched fewer rows than it was given.
+    No row may be in two parts: a statement sees neither what its other parts inserted nor updated. The server raises
+    `every_locked_row_moves` when a part touched fewer rows than it was given.
     """
     text = _fused(tuple((one.text, one.given is None) for one in parts))
     parameters = [parameter for one in parts for parameter in one.parameters]
-    return await connection.execute(text, (*parameters, array([one.given for one in parts if one.given is not None])), prepare=True)
+    return text, (*parameters, array(one.given for one in parts if one.given is not None))
 
 
 @cache
@@ -193,22 +198,17 @@ def _fused(statements: tuple[tuple[str, bool], ...]) -> str:
     parts = ",\n".join(f"{name} AS ({text} RETURNING 1)" for name, text, _ in named)
     given = ", ".join(f"(SELECT count(*) FROM {name})" for name, _, free in named if not free)
     found = " + ".join(f"(SELECT count(*) FROM {name})" for name, _, free in named if free) or "0"
-    return f"WITH {parts}\nSELECT require_all_moved(ARRAY[{given}]::bigint[], %s::bigint[]), {found}"
+    return f"WITH {parts}\nSELECT require_all_moved(ARRAY[{given}]::bigint[], %s::bigint[])::text, {found}"
 
 
-async def open_exceptions(connection: Connection, rows: Sequence[ExceptionRow]) -> None:
+def exceptions_opened(rows: Sequence[ExceptionRow]) -> Statement:
     """One per operation and kind: the same late truth told twice is one exception."""
-    if rows:
-        await connection.execute(INSERT_EXCEPTIONS, (_json(rows),), prepare=True)
+    return INSERT_EXCEPTIONS, (_json(rows),)
 
 
-async def look_up_charges(connection: Connection, payment_ids: Sequence[Id], *, at: datetime) -> None:
+def charges_looked_up(payment_ids: Sequence[Id], *, at: datetime) -> Statement:
     """Have the clock ask what became of charges that were given up."""
-    if payment_ids:
-        await connection.execute(
-            "UPDATE operations SET next_lookup_at = %s WHERE payment_id = ANY(%s::uuid[]) AND type IN ('sale', 'authorize')",
-            (at, array(payment_ids)),
-        )
+    return LOOK_UP_CHARGES, (at.isoformat(), array(payment_ids))
 
 
 async def lock_intent(connection: Connection, intent_id: Id) -> Intent | None:

@@ -15,6 +15,7 @@ import structlog
 from app.core.ids import Id
 from app.infra.db import Connection
 from app.infra.group_commit import Lane
+from outbox.round_trip import Row, round_trip
 
 # A wake-up can be lost with its connection; then this is how late the answer is.
 POLL_SECONDS = 1.0
@@ -26,7 +27,8 @@ log = structlog.get_logger("waiting")
 # An operation has an answer when it is closed, or when the payer has to act before it can be. The ids come as JSON, whose length
 # the planner does not look at: by the length of an array it would plan anew for every batch.
 ANSWERS = """
-SELECT given.id, o.type, e.event, o.outcome, e.object_type, e.object_id, e.sequence, e.data::text
+SELECT o.type, e.event, e.object_type, e.sequence, e.data::text, o.outcome::text, encode(uuid_send(given.id), 'hex'),
+       encode(uuid_send(e.object_id), 'hex')
   FROM (SELECT value::uuid AS id FROM json_array_elements_text(%s::json)) AS given
  CROSS JOIN LATERAL (SELECT * FROM operations o WHERE o.id = given.id AND o.answer_event_id IS NOT NULL LIMIT 1) o
  CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.id = o.answer_event_id LIMIT 1) e"""
@@ -46,9 +48,23 @@ class Answered(msgspec.Struct):
 
 
 async def read_answers(connection: Connection, operation_ids: list[Id]) -> Sequence[Answered | None]:
-    cursor = await connection.execute(ANSWERS, (_encode(operation_ids).decode(),), prepare=True)
-    found = {row[0]: Answered(*row) for row in await cursor.fetchall()}
+    (rows,) = await round_trip(connection, (ANSWERS, (_encode(operation_ids).decode(),)))
+    found = {answered.operation_id: answered for answered in map(_answered, rows)}
     return [found.get(one) for one in operation_ids]
+
+
+def _answered(row: Row) -> Answered:
+    type_, event, object_type, version, data, outcome, operation_id, object_id = row
+    return Answered(
+        operation_id=operation_id or "",
+        type=type_ or "",
+        event=event or "",
+        outcome=None if outcome is None else msgspec.json.decode(outcome),
+        object_type=object_type or "",
+        object_id=object_id or "",
+        version=int(version or 0),
+        data=data or "",
+    )
 
 
 def touched(_: Id) -> Iterable[Hashable]:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from psycopg import AsyncCursor
 
 import outbox
 from app.core.ids import Id
@@ -17,6 +16,7 @@ from app.payments.moves import Moves
 from app.payments.store import Part
 from app.webhooks import fan_out
 from app.webhooks.fan_out import QUEUE as WEBHOOKS
+from outbox.round_trip import Statement
 
 Versioned = Intent | Payment | Refund
 V = TypeVar("V", Intent, Payment, Refund)
@@ -36,38 +36,42 @@ def merged(parts: Sequence[Moves]) -> Moves:
 _LISTS = tuple(field for field in Moves.__struct_fields__ if field not in ("now", "actor", "traceparent"))
 
 
-class Sent(NamedTuple):
-    """What was sent and not answered yet; its queues are known when the pipeline has ended."""
+class Writing(NamedTuple):
+    """The statements that write some moves, and what their answers will say."""
 
+    statements: list[Statement]
     rows: frozenset[str]
-    fanned: "AsyncCursor[tuple[Any, ...]] | None"
+    # Which of the statements says how many webhooks there are to deliver.
+    fanned: int | None
 
-    async def queues(self) -> frozenset[str]:
-        """The queues that have to be woken once it has been committed."""
-        answer = await self.fanned.fetchone() if self.fanned is not None else None
-        return self.rows | {WEBHOOKS} if answer is not None and answer[1] else self.rows
+    def queues(self, answers: Sequence[Sequence[Sequence[Any]]]) -> frozenset[str]:
+        """The queues that have to be woken once it has been committed; `answers` are the rows of `statements`, in order."""
+        if self.fanned is not None and int(answers[self.fanned][0][1]):
+            return self.rows | {WEBHOOKS}
+        return self.rows
 
 
-async def send(connection: Connection, moves: Moves, *, also: Sequence[Part] = ()) -> Sent:
-    """Births and moves with their events, ledger, webhooks and outbox as one statement, `also` with it.
-
-    For a caller in pipeline mode, who sends COMMIT behind it: a statement that is refused aborts the transaction, and that with it.
-    """
+def writing(moves: Moves, *, also: Sequence[Part] = ()) -> Writing:
+    """Births and moves with their events, ledger, webhooks and outbox as one statement, `also` with it; more where a row moves twice."""
     *before, last = _statements(moves)
-    for parts in before:
-        await store.write_parts(connection, parts)
+    statements = [store.fused(parts) for parts in before]
     last = [*last, *_consequences(moves), *also]
-    cursor = await store.write_parts(connection, last) if last else None
-    await store.open_exceptions(connection, moves.exceptions)
-    await store.look_up_charges(connection, moves.charges_to_look_up, at=moves.now)
-    return Sent(frozenset(row.queue for row in moves.outbox), cursor if moves.announcements else None)
+    fanned = len(statements) if moves.announcements else None
+    if last:
+        statements.append(store.fused(last))
+    if moves.exceptions:
+        statements.append(store.exceptions_opened(moves.exceptions))
+    if moves.charges_to_look_up:
+        statements.append(store.charges_looked_up(moves.charges_to_look_up, at=moves.now))
+    return Writing(statements, frozenset(row.queue for row in moves.outbox), fanned)
 
 
 async def write(connection: Connection, moves: Moves, *, also: Sequence[Part] = ()) -> frozenset[str]:
-    """As `send`; when it returns all statements have been answered. Returns the queues to wake after the commit."""
+    """In a transaction of the driver's. Returns the queues to wake after the commit."""
+    written = writing(moves, also=also)
     async with connection.pipeline():
-        sent = await send(connection, moves, also=also)
-    return await sent.queues()
+        cursors = [await connection.execute(text, parameters, prepare=True) for text, parameters in written.statements]
+    return written.queues([await cursor.fetchall() if cursor.description else [] for cursor in cursors])
 
 
 def _consequences(moves: Moves) -> list[Part]:

@@ -11,6 +11,7 @@ import outbox
 from app.core.ids import Id
 from app.infra.db import Connection
 from app.webhooks.model import Delivery, DeliveryStatus, Event
+from outbox.round_trip import round_trip
 
 # An endless row of redeliveries must not make a row endless.
 _LOG_ENTRIES = 30
@@ -194,8 +195,8 @@ async def record(connection: Connection, records: Sequence[Record]) -> AsyncCurs
 
 async def record_and_settle(connection: Connection, rows: Sequence[outbox.Claimed], records: Sequence[Record]) -> set[int]:
     """One statement, its own transaction; the outbox ids that were still ours, whose records alone are written."""
-    cursor = await connection.execute(RECORD_SETTLED, (*outbox.tokens(rows), _encode(records).decode()), prepare=True)
-    return await outbox.read_ids(cursor)
+    (held,) = await round_trip(connection, (RECORD_SETTLED, (*outbox.tokens(rows), _encode(records).decode())))
+    return {int(row[0] or 0) for row in held}
 
 
 async def emit_due(connection: Connection, *, now: datetime, limit: int) -> int:

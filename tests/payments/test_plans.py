@@ -80,7 +80,7 @@ async def test_a_move_of_a_row_that_is_not_as_it_was_ends_the_transaction(lane: 
     nobody = Nobody("0190a5dac0007000800000000000000a", "0190a5dac0007000800000000000000b")
 
     with refused("every_locked_row_moves"):
-        await store.write_parts(lane, [store.part(store.MOVE_OPERATIONS, [nobody])])
+        await lane.execute(*store.fused([store.part(store.MOVE_OPERATIONS, [nobody])]))
 
 
 def _nodes(plan: dict[str, object]) -> list[dict[str, str]]:

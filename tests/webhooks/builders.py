@@ -14,7 +14,7 @@ from app.core.clock import now
 from app.core.ids import Id, new_id, typeid
 from app.infra.db import Connection, Pool, tenant
 from app.payments.model import Payment
-from app.payments.store import INSERT_EVENTS, INSERT_PAYMENTS, part, write_parts
+from app.payments.store import INSERT_EVENTS, INSERT_PAYMENTS, fused, part
 from app.payments.store import Event as EventRow
 from app.webhooks import actions
 from app.webhooks.actions import Asker
@@ -85,7 +85,7 @@ async def announce(writer: Connection, *rows: EventRow, traceparent: str | None 
     """As a settlement does it: events and fan-out in one transaction."""
     written = list(rows) or [event_row()]
     async with writer.transaction():
-        await write_parts(writer, [part(INSERT_EVENTS, written), part(INSERT_PAYMENTS, [_told_of(one) for one in written])])
+        await writer.execute(*fused([part(INSERT_EVENTS, written), part(INSERT_PAYMENTS, [_told_of(one) for one in written])]))
         await fan_out(
             writer,
             [

@@ -1,0 +1,128 @@
+"""Several prepared statements in one message to the server and one answer back, with text in and text out.
+
+A batch of the road is two of these. The driver's cursors send every statement of a pipeline by itself, and each wakes the
+server's process: at small batches that cost more than the work (docs/decisions/0012).
+"""
+
+import asyncio
+import itertools
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg import AsyncConnection, pq
+from psycopg.errors import error_from_result
+
+# A statement with `%s` where its parameters go, each written as text; the statement says their types.
+Statement = tuple[str, Sequence[str | None]]
+Row = tuple[str | None, ...]
+
+BEGIN: Statement = ("BEGIN", ())
+COMMIT: Statement = ("COMMIT", ())
+ROLLBACK: Statement = ("ROLLBACK", ())
+
+_GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+_prepared: "WeakKeyDictionary[AsyncConnection[Any], dict[str, bytes]]" = WeakKeyDictionary()
+_numbers = itertools.count()
+
+
+async def round_trip(connection: AsyncConnection[Any], *statements: Statement) -> list[list[Row]]:
+    """The rows of each statement. What comes after an error is not executed, and the error is raised (psycopg.Error).
+
+    Not for statements that a caller's transaction block of the driver would have to know of. Whoever is canceled while the answer
+    is under way loses the connection: nobody could say what it still has to tell.
+    """
+    async with connection.lock:
+        names = _prepared.setdefault(connection, {})
+        fresh = [text for text, _ in statements if text not in names]
+        try:
+            results = await _exchange(connection.pgconn, names, statements)
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+    for result in results:
+        if result.status not in _GOOD:
+            error = error_from_result(result)
+            # Which of the new ones are known to the server is not worth finding out; and it may have forgotten all of them.
+            for text in list(names) if isinstance(error, psycopg.errors.InvalidSqlStatementName) else fresh:
+                names.pop(text, None)
+            raise error
+    return [_rows(result) for result in results]
+
+
+async def _exchange(conn: pq.abc.PGconn, names: dict[str, bytes], statements: Sequence[Statement]) -> "list[pq.abc.PGresult]":
+    """The results of the statements up to the first error, without those of their preparation unless that is the error."""
+    conn.enter_pipeline_mode()
+    preparing: list[bool] = []
+    for text, parameters in statements:
+        name = names.get(text)
+        if name is None:
+            name = names[text] = b"trip_%d" % next(_numbers)
+            conn.send_prepare(name, _numbered(text))
+            preparing.append(True)
+        conn.send_query_prepared(name, [None if one is None else one.encode() for one in parameters])
+        preparing.append(False)
+    conn.pipeline_sync()
+    results = await _results(conn)
+    conn.exit_pipeline_mode()
+    told = zip(preparing, results, strict=True)
+    return [one for prepared, one in told if one.status != pq.ExecStatus.PIPELINE_ABORTED and (one.status not in _GOOD or not prepared)]
+
+
+async def _results(conn: pq.abc.PGconn) -> "list[pq.abc.PGresult]":
+    """Everything up to the sync."""
+    results: list[pq.abc.PGresult] = []
+    # What the socket does not take at once goes out while we wait; the server may have to be read before it reads on.
+    while conn.flush():
+        await _ready(conn.socket, writable=True)
+        conn.consume_input()
+    while True:
+        while conn.is_busy():
+            await _ready(conn.socket)
+            conn.consume_input()
+        result = conn.get_result()
+        if result is None:
+            if conn.status != pq.ConnStatus.OK:
+                raise psycopg.OperationalError("the connection is lost")
+        elif result.status == pq.ExecStatus.PIPELINE_SYNC:
+            return results
+        else:
+            results.append(result)
+
+
+async def _ready(socket: int, *, writable: bool = False) -> None:
+    """Until there is something to read, or room to write when that is asked for."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(socket, _wake, ready)
+    if writable:
+        loop.add_writer(socket, _wake, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(socket)
+        if writable:
+            loop.remove_writer(socket)
+
+
+def _wake(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _rows(result: pq.abc.PGresult) -> list[Row]:
+    columns = range(result.nfields)
+    return [tuple(_text(result.get_value(row, column)) for column in columns) for row in range(result.ntuples)]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value, "utf-8")
+
+
+@cache
+def _numbered(text: str) -> bytes:
+    numbers = itertools.count(1)
+    return re.sub("%s", lambda _: f"${next(numbers)}", text).encode()
