@@ -25,16 +25,21 @@ RECONNECT_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What one process takes of a queue: `slots` rows in flight, `lane_limit` of them of one lane, `batch` with one claim."""
+    """What one process takes of a queue: `slots` rows in flight, `lane_limit` of them of one lane, `batch` with one claim.
+
+    `spacing_seconds`: after a claim that found less than it could take, the next one waits as long, so that at a steady trickle
+    rows come in handfuls. The first row after a pause waits for nothing.
+    """
 
     name: str
     slots: int = 256
     lane_limit: int = 64
     batch: int = 100
+    spacing_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.lane_limit <= self.slots and self.batch > 0):
-            raise ValueError(f"queue {self.name!r}: 0 < lane_limit <= slots and 0 < batch")
+        if not (0 < self.lane_limit <= self.slots and self.batch > 0 and self.spacing_seconds >= 0):
+            raise ValueError(f"queue {self.name!r}: 0 < lane_limit <= slots, 0 < batch and 0 <= spacing_seconds")
 
 
 class Gate:
@@ -60,6 +65,7 @@ class Intake:
         self._after_lane = ""
         # The last claim took everything that was due: what comes next is said, or found by the poll.
         self._emptied = False
+        self._not_before = 0.0
         self._connection: AsyncConnection[Any] | None = None
         # A claim for one freed slot at a time would be a statement per row.
         self._worthwhile = max(1, min(queue.batch, queue.slots) // 4)
@@ -80,6 +86,8 @@ class Intake:
         while not self._gate.draining and loop.time() < until:
             if self._emptied:
                 await _wait_a_poll(self._due)
+            if (early := self._not_before - loop.time()) > 0:
+                await asyncio.sleep(early)
             limit = await self._wait_for_room()
             if limit == 0:
                 continue
@@ -152,6 +160,8 @@ class Intake:
         of_lane = Counter(row.lane for row in rows)
         all_fitted = all(count < room.get(lane, self.queue.lane_limit) for lane, count in of_lane.items())
         self._emptied = 0 < len(rows) < limit and not lane_by_lane and all_fitted
+        if self._emptied:
+            self._not_before = asyncio.get_running_loop().time() + self.queue.spacing_seconds
         return rows
 
     async def _taken(self, rows: list[Claimed]) -> list[Claimed]:

@@ -31,7 +31,8 @@ from outbox.intake import Queue
 from outbox.wake import Waker
 
 # Rows in flight wait for the network, so many cost little; a slow endpoint holds its 64 and leaves the others theirs.
-INTAKE = Queue(QUEUE, slots=1024, lane_limit=64)
+# Nobody waits for a webhook as a payer waits for his payment: spaced a little, they share their statements.
+INTAKE = Queue(QUEUE, slots=1024, lane_limit=64, spacing_seconds=0.02)
 # Enough of an answer in the log to recognize it.
 _RESPONSE_IN_LOG = 256
 # What a pause holds back does not come back in one moment.
