@@ -73,7 +73,8 @@ class Engine:
         self._suspects = 0
         self._stop_at: float | None = None
         async with AsyncExitStack() as stack:
-            waker = await stack.enter_async_context(Waker(self._listen_url))
+            spacings = {channel_of(queue.name): queue.spacing_seconds for queue in self.queues.values() if queue.spacing_seconds}
+            waker = await stack.enter_async_context(Waker(self._listen_url, spacings=spacings))
             self._verdicts = Verdicts(self._url, lease_seconds=self._times.lease_seconds)
             stack.push_async_callback(self._verdicts.close)
             listener = Listener(self._listen_url, waker=waker)

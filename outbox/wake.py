@@ -5,7 +5,7 @@ A NOTIFY inside the transaction costs 60 % of the commits. A wake-up that is los
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -41,9 +41,11 @@ class Waker:
     Belongs to one event loop. `wake` and `notify` return at once and never fail; call them after the commit.
     """
 
-    def __init__(self, url: str, *, spacing_seconds: float = SPACING_SECONDS) -> None:
+    def __init__(self, url: str, *, spacing_seconds: float = SPACING_SECONDS, spacings: Mapping[str, float] | None = None) -> None:
+        """`spacings`: of the channels that are in less of a hurry."""
         self._url = url
         self._spacing_seconds = spacing_seconds
+        self._spacings = dict(spacings or {})
         self._pending: dict[str, dict[str, None]] = {}
         self._subscribers: dict[str, list[Hear]] = {}
         # Until when each channel is left alone, on the loop's clock.
@@ -108,7 +110,7 @@ class Waker:
         """What waits for a channel that has been quiet long enough: a busy one never delays another."""
         moment = asyncio.get_running_loop().time()
         due = {channel for channel in self._pending if self._closing or moment >= self._quiet_from.get(channel, 0.0)}
-        self._quiet_from.update(dict.fromkeys(due, moment + self._spacing_seconds))
+        self._quiet_from.update({channel: moment + self._spacings.get(channel, self._spacing_seconds) for channel in due})
         return {channel: self._pending.pop(channel) for channel in due}
 
     async def _until_next_is_due(self) -> None:

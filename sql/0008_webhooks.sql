@@ -89,7 +89,7 @@ CREATE INDEX webhook_deliveries_due ON webhook_deliveries (next_at) WHERE status
 -- Last: for a partition that was analyzed while empty all indexes cost the same, and the planner then takes the youngest. Were
 -- that another one, a plan made before the month begins would read it whole for every id (seen on PostgreSQL 18).
 ALTER TABLE webhook_deliveries ADD CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (id);
-CALL tollgate_make_partitions('webhook_deliveries', 3);
+CALL tollgate_make_partitions('webhook_deliveries', 2);
 
 -- A UUIDv7 of the event's instant whose other digits are a hash of the pair: sorted by time, and the same however often it is asked.
 CREATE FUNCTION webhook_delivery_id(event_id uuid, endpoint_id uuid) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$

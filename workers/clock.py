@@ -28,7 +28,7 @@ from outbox.wake import Waker
 BATCH = 200
 # Applied callbacks are kept for as long as a provider may repeat one.
 INBOX_KEPT_SECONDS = 30 * 24 * 3600
-MONTHS_AHEAD = 3
+MONTHS_AHEAD = 2
 
 log = structlog.get_logger("clock")
 
