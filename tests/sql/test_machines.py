@@ -32,10 +32,12 @@ BEGIN
                                 actor, occurred_at)
             VALUES (gen_random_uuid(), gen_random_uuid(), false, %(machine)s, gen_random_uuid(),
                     CASE source WHEN 'none' THEN 1 ELSE 2 END, happened, source, target, false, 'test', now());
-            INSERT INTO taken VALUES (happened, source, target);
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS refusal = CONSTRAINT_NAME;
-            IF refusal <> 'move_is_legal' THEN
+            -- A legal move is refused for its object only, which is not there.
+            IF refusal = 'event_is_the_last_of_its_object' THEN
+                INSERT INTO taken VALUES (happened, source, target);
+            ELSIF refusal <> 'move_is_legal' THEN
                 RAISE;
             END IF;
         END;
@@ -51,16 +53,16 @@ async def test_the_tables_are_equal(writer: Connection) -> None:
 
 
 @pytest.mark.parametrize("machine", ALL, ids=lambda machine: machine.name)
-async def test_the_database_takes_exactly_the_moves_of_the_code(alone: Connection, machine: Machine) -> None:
+async def test_the_database_takes_exactly_the_moves_of_the_code(writer: Connection, machine: Machine) -> None:
     """Every event with every two statuses: what `require` lets pass is inserted, everything else is refused by name."""
     events, statuses = (*machine.events, "deleted_everything"), (*machine.statuses, "nirvana")
     sources = (NONE, *statuses)
-    await alone.execute("CREATE TEMP TABLE taken (event text, source text, target text)")
-    async with alone.transaction():
+    await writer.execute("CREATE TEMP TABLE taken (event text, source text, target text)")
+    async with writer.transaction():
         given = {"sources": sources, "events": events, "statuses": statuses, "machine": machine.name}
-        await alone.execute(literally(MATRIX, given))
+        await writer.execute(literally(MATRIX, given))
 
-    cursor = await alone.execute("SELECT event, source, target FROM taken")
+    cursor = await writer.execute("SELECT event, source, target FROM taken")
     assert set(await cursor.fetchall()) == {(e, s, t) for e in events for s in sources for t in statuses if allowed(machine, e, s, t)}
 
 
