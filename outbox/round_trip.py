@@ -7,7 +7,7 @@ server's process: at small batches that cost more than the work (docs/decisions/
 import asyncio
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,8 +16,8 @@ import psycopg
 from psycopg import AsyncConnection, pq
 from psycopg.errors import error_from_result
 
-# A statement with `%s` where its parameters go, each written as text; the statement says their types.
-Statement = tuple[str, Sequence[str | None]]
+# A statement with `%s` or `%(name)s` where its parameters go, each written as text; the statement says their types.
+Statement = tuple[str, Sequence[str | None] | Mapping[str, str | None]]
 Row = tuple[str | None, ...]
 
 BEGIN: Statement = ("BEGIN", ())
@@ -59,11 +59,13 @@ async def _exchange(conn: pq.abc.PGconn, names: dict[str, bytes], statements: Se
     preparing: list[bool] = []
     for text, parameters in statements:
         name = names.get(text)
+        numbered, order = _numbered(text)
         if name is None:
             name = names[text] = b"trip_%d" % next(_numbers)
-            conn.send_prepare(name, _numbered(text))
+            conn.send_prepare(name, numbered)
             preparing.append(True)
-        conn.send_query_prepared(name, [None if one is None else one.encode() for one in parameters])
+        values = [parameters[one] for one in order] if isinstance(parameters, Mapping) else parameters
+        conn.send_query_prepared(name, [None if one is None else one.encode() for one in values])
         preparing.append(False)
     conn.pipeline_sync()
     results = await _results(conn)
@@ -122,7 +124,17 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value, "utf-8")
 
 
+def array(items: Iterable[str]) -> str:
+    """Any texts as Postgres writes an array of them."""
+    quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
+    return "{" + ",".join(f'"{item}"' for item in quoted) + "}"
+
+
 @cache
-def _numbered(text: str) -> bytes:
+def _numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
+    """With `$1` and so on, and the names in that order."""
+    named = tuple(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+    if named:
+        return re.sub(r"%\((\w+)\)s", lambda found: f"${named.index(found[1]) + 1}", text).encode(), named
     numbers = itertools.count(1)
-    return re.sub("%s", lambda _: f"${next(numbers)}", text).encode()
+    return re.sub("%s", lambda _: f"${next(numbers)}", text).encode(), ()

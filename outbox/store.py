@@ -12,6 +12,7 @@ from typing import Any
 from psycopg import AsyncConnection, AsyncCursor
 
 from outbox.model import Claimed, Failed, NewRow
+from outbox.round_trip import Row, array, round_trip
 
 Connection = AsyncConnection[Any]
 
@@ -222,20 +223,41 @@ async def claim(
     rooms.update(dict.fromkeys(full_lanes, 0))
     lane_by_lane = any(left <= 0 for left in rooms.values())
     asked_at = time.monotonic()
-    cursor = await connection.execute(
-        CLAIM_LANE_BY_LANE if lane_by_lane else CLAIM_OLDEST,
-        {
-            "queue": queue,
-            "limit": limit,
-            "lease_seconds": float(lease_seconds),
-            "lane_limit": limit if lane_limit is None else lane_limit,
-            "busy_lanes": list(rooms),
-            "rooms": [max(0, left) for left in rooms.values()],
-            "after_lane": after_lane,
-        },
+    (records,) = await round_trip(
+        connection,
+        (
+            CLAIM_LANE_BY_LANE if lane_by_lane else CLAIM_OLDEST,
+            {
+                "queue": queue,
+                "limit": str(limit),
+                "lease_seconds": str(float(lease_seconds)),
+                "lane_limit": str(limit if lane_limit is None else lane_limit),
+                "busy_lanes": array(rooms),
+                "rooms": _array(max(0, left) for left in rooms.values()),
+                "after_lane": after_lane,
+            },
+        ),
     )
     deadline = asked_at + lease_seconds / 2
-    return [Claimed(*(*record, deadline)) for record in await cursor.fetchall()]
+    return [_claimed(record, deadline) for record in records]
+
+
+def _claimed(record: Row, deadline: float) -> Claimed:
+    id_, queue, lane, actor, subject, tenant, payload, traceparent, attempt, failures, returned = record
+    return Claimed(
+        id=int(id_ or 0),
+        queue=queue or "",
+        lane=lane or "",
+        actor=actor or "",
+        subject=subject,
+        tenant=tenant,
+        payload=payload or "",
+        traceparent=traceparent,
+        attempt=int(attempt or 0),
+        failures=int(failures or 0),
+        returned=int(returned or 0),
+        deadline=deadline,
+    )
 
 
 async def send_hold(connection: Connection, rows: Sequence[Claimed]) -> AsyncCursor[Any]:

@@ -14,8 +14,11 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from outbox.connection import connect
+from outbox.round_trip import array, round_trip
 
 log = logging.getLogger("outbox")
+
+NOTIFY = "SELECT pg_notify(channel, payload) FROM unnest(%s::text[], %s::text[]) AS told (channel, payload)"
 
 # What is heard: the items of a notification, or None when some may have been missed and everything must be looked at.
 Hear = Callable[[Sequence[str] | None], None]
@@ -127,10 +130,8 @@ class Waker:
             return
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._url, application_name="outbox waker")
-        await self._connection.execute(
-            "SELECT pg_notify(channel, payload) FROM unnest(%s::text[], %s::text[]) AS told (channel, payload)",
-            ([channel for channel, _ in told], [payload for _, payload in told]),
-        )
+        channels, sayings = array(channel for channel, _ in told), array(payload for _, payload in told)
+        await round_trip(self._connection, (NOTIFY, (channels, sayings)))
         self.sent += len(told)
 
     def _keep(self, unsent: dict[str, dict[str, None]]) -> None:

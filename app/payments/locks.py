@@ -5,8 +5,6 @@ is then, and every other row as it was before: so whatever is decided upon is lo
 """
 
 from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import TypeVar
 
 import msgspec
 
@@ -15,11 +13,10 @@ from app.core.ids import Id
 from app.infra import idempotency
 from app.infra.db import array
 from app.infra.idempotency import KeyRow
+from app.infra.json_rows import from_json
 from app.payments.model import Intent, Operation, Payment, Refund
 from outbox import Claimed
 from outbox.round_trip import Row, Statement
-
-AnyRow = TypeVar("AnyRow", bound=msgspec.Struct)
 
 
 def _locked(table: str, row: type[msgspec.Struct]) -> str:
@@ -90,20 +87,3 @@ def read_locked(rows: Sequence[Row]) -> Locked:
                 key = from_json(KeyRow, text)
                 locked.keys[key.scope] = key
     return locked
-
-
-def from_json(kind: type[AnyRow], text: str) -> AnyRow:
-    """A row as `row_to_json` writes it; ids, which Postgres writes with dashes, become the 32 digits they are everywhere here."""
-    decoder, ids = _reading(kind)
-    row: AnyRow = decoder.decode(text)
-    for name in ids:
-        value = getattr(row, name)
-        if value is not None:
-            setattr(row, name, value.replace("-", ""))
-    return row
-
-
-@cache
-def _reading(kind: type[AnyRow]) -> "tuple[msgspec.json.Decoder[AnyRow], tuple[str, ...]]":
-    ids = tuple(name for name in kind.__struct_fields__ if name == "id" or name.endswith("_id"))
-    return msgspec.json.Decoder(kind), ids

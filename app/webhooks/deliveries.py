@@ -10,6 +10,7 @@ from psycopg import AsyncCursor
 import outbox
 from app.core.ids import Id
 from app.infra.db import Connection
+from app.infra.json_rows import from_json
 from app.webhooks.model import Delivery, DeliveryStatus, Event
 from outbox.round_trip import round_trip
 
@@ -23,14 +24,20 @@ EVENT_COLUMNS = (
 )
 
 # Endpoint and event must be one merchant's and of one mode: the second guard behind the fan-out.
-READ_TASKS = f"""
-SELECT s.position, {EVENT_COLUMNS}, w.id, w.status, w.url, w.salt, w.previous_salt, w.previous_salt_expires_at,
-       h.last_success_at, coalesce(h.consecutive_failures, 0), h.paused_until
+READ_TASKS = """
+SELECT s.position,
+       (SELECT row_to_json(r)::text
+          FROM (SELECT e.id, e.merchant_id, e.livemode, e.object_type, e.object_id, e.sequence, e.event, e.payment_id, NULL AS data,
+                       e.occurred_at) r),
+       e.data::text,
+       (SELECT row_to_json(r)::text
+          FROM (SELECT w.id, w.status, w.url, w.salt, w.previous_salt, w.previous_salt_expires_at, h.last_success_at,
+                       coalesce(h.consecutive_failures, 0) AS consecutive_failures, h.paused_until) r)
   FROM json_to_recordset(%s::json) AS s(position integer, event_id uuid, endpoint_id uuid)
  CROSS JOIN LATERAL (SELECT * FROM events WHERE id = s.event_id LIMIT 1) e
  CROSS JOIN LATERAL (
        SELECT * FROM webhook_endpoints WHERE id = s.endpoint_id AND merchant_id = e.merchant_id AND livemode = e.livemode LIMIT 1) w
-  LEFT JOIN LATERAL (SELECT * FROM webhook_endpoint_health WHERE endpoint_id = w.id LIMIT 1) h ON true"""  # noqa: S608 - this file's constants
+  LEFT JOIN LATERAL (SELECT * FROM webhook_endpoint_health WHERE endpoint_id = w.id LIMIT 1) h ON true"""
 
 # What was delivered stays delivered: an attempt that set out earlier may come home later.
 _RECORDED = f"""
@@ -164,10 +171,12 @@ async def read_tasks(connection: Connection, pairs: Sequence[tuple[Id, Id]]) -> 
     asked = [
         {"position": position, "event_id": event_id, "endpoint_id": endpoint_id} for position, (event_id, endpoint_id) in enumerate(pairs)
     ]
-    cursor = await connection.execute(READ_TASKS, (_encode(asked).decode(),), prepare=True)
+    (rows,) = await round_trip(connection, (READ_TASKS, (_encode(asked).decode(),)))
     tasks: list[Task | None] = [None] * len(pairs)
-    for row in await cursor.fetchall():
-        tasks[row[0]] = Task(event_of(row[1:11]), Destination(*row[11:]))
+    for position, event, data, destination in rows:
+        task = Task(from_json(Event, event or ""), from_json(Destination, destination or ""))
+        task.event.data = data
+        tasks[int(position or 0)] = task
     return tasks
 
 
