@@ -32,7 +32,10 @@ class Heard:
 
 
 async def cut(connection: psycopg.AsyncConnection[Any], name: str) -> None:
-    await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", (name,))
+    """In this test's database: others run on the same server."""
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()", (name,)
+    )
 
 
 async def test_another_process_is_woken(any_database: str) -> None:

@@ -51,6 +51,8 @@ _SETTINGS = {
     "log_line_prefix": "%m [%p] ",
     "log_checkpoints": "off",
     "client_min_messages": "warning",
+    # Nobody looks at the processes' names, and each statement would write one twice.
+    "update_process_title": "off",
 }
 _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 # For tests: a machine that loses power in a test run loses nothing that anybody misses.
