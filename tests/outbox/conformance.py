@@ -75,7 +75,7 @@ class OnceInEffect:
         await ground.until_empty()
 
         await ground.connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name LIKE 'outbox %'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database() AND application_name LIKE 'outbox %'"
         )
         after = await ground.write(*(new_row("record") for _ in range(10)))
         await ground.until_empty()
