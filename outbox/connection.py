@@ -17,6 +17,8 @@ KEEPALIVE = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_co
 def conninfo(url: str, *, application_name: str = "outbox") -> str:
     """`url` with our session settings; what the url itself says (a role, a timeout) stays in force."""
     given: dict[str, Any] = {"application_name": application_name, **KEEPALIVE, **conninfo_to_dict(url)}
+    # Round trips read and write UTF-8, whatever the database or the environment would have by themselves.
+    given["client_encoding"] = "utf8"
     given["options"] = f"{SESSION} {given.get('options') or ''}".strip()
     return make_conninfo(**given)
 

@@ -25,6 +25,8 @@ COMMIT: Statement = ("COMMIT", ())
 ROLLBACK: Statement = ("ROLLBACK", ())
 
 _GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+# The server has forgotten what was prepared, or keeps it for tables as they were before a migration.
+_OUTDATED = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.FeatureNotSupported)
 _prepared: "WeakKeyDictionary[AsyncConnection[Any], dict[str, bytes]]" = WeakKeyDictionary()
 _numbers = itertools.count()
 
@@ -47,7 +49,7 @@ async def round_trip(connection: AsyncConnection[Any], *statements: Statement) -
         if result.status not in _GOOD:
             error = error_from_result(result)
             # Which of the new ones are known to the server is not worth finding out; and it may have forgotten all of them.
-            for text in list(names) if isinstance(error, psycopg.errors.InvalidSqlStatementName) else fresh:
+            for text in list(names) if isinstance(error, _OUTDATED) else fresh:
                 names.pop(text, None)
             raise error
     return [_rows(result) for result in results]
@@ -65,11 +67,13 @@ async def _exchange(conn: pq.abc.PGconn, names: dict[str, bytes], statements: Se
             conn.send_prepare(name, numbered)
             preparing.append(True)
         values = [parameters[one] for one in order] if isinstance(parameters, Mapping) else parameters
-        conn.send_query_prepared(name, [None if one is None else one.encode() for one in values])
+        conn.send_query_prepared(name, [_bytes(one) for one in values])
         preparing.append(False)
     conn.pipeline_sync()
     results = await _results(conn)
     conn.exit_pipeline_mode()
+    # One result more: without a COMMIT of their own the statements are committed at the sync, and that was refused.
+    preparing += [False] * (len(results) - len(preparing))
     told = zip(preparing, results, strict=True)
     return [one for prepared, one in told if one.status != pq.ExecStatus.PIPELINE_ABORTED and (one.status not in _GOOD or not prepared)]
 
@@ -118,6 +122,17 @@ def _wake(ready: "asyncio.Future[None]") -> None:
 def _rows(result: pq.abc.PGresult) -> list[Row]:
     columns = range(result.nfields)
     return [tuple(_text(result.get_value(row, column)) for column in columns) for row in range(result.ntuples)]
+
+
+def _bytes(text: str | None) -> bytes | None:
+    """Raises psycopg.DataError: what the server would not take, and what would end at its first NUL without a word."""
+    try:
+        encoded = None if text is None else text.encode()
+    except UnicodeEncodeError as error:
+        raise psycopg.DataError("a lone surrogate cannot be written as UTF-8") from error
+    if encoded is not None and b"\0" in encoded:
+        raise psycopg.DataError("a text of PostgreSQL holds no NUL")
+    return encoded
 
 
 def _text(value: Any) -> str | None:

@@ -22,12 +22,13 @@ Batch = Callable[[Connection, list[Row]], Awaitable[Sequence[Answer]]]
 Connect = Callable[[], Awaitable[Connection]]
 
 # Two locks taken in the other order, a snapshot that is too old, a key that somebody wrote
-# between our look and our insert, statements that a pooler forgot: the same again may pass.
+# between our look and our insert, statements that a pooler forgot or a migration made old: the same again may pass.
 _PASSING = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
     psycopg.errors.UniqueViolation,
     psycopg.errors.InvalidSqlStatementName,
+    psycopg.errors.FeatureNotSupported,
 )
 _TRIES = 4
 # A row that somebody holds longer than the lane's lock timeout (250 ms) steps aside this often, so that it never holds up the rest.
