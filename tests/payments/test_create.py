@@ -26,3 +26,19 @@ async def test_an_intent_that_is_acknowledged_is_there_though_its_key_ended_just
         assert not shown.replayed
         assert await counter.rows("SELECT count(*) FROM payment_intents WHERE id = %s::uuid", intent_id) == [(1,)]
         assert await counter.rows("SELECT count(*) FROM idempotency_keys WHERE object_id = %s::uuid", intent_id) == [(1,)]
+
+
+async def test_an_answer_that_is_lost_is_found_again_by_its_key(database: str) -> None:
+    """The statement is its own transaction: it was committed, nobody heard of it, and the lane's second run says the same."""
+    async with proxied(database) as proxy, opened(proxy.url) as counter:
+        proxy.hold_back(5.0, b"array_to_string")
+        created = asyncio.create_task(intent_actions.create(counter.road, counter.asking("order-1"), FIELDS))
+        await asyncio.sleep(0.25)
+        proxy.go_down()
+        proxy.come_up()
+        intent_id, shown = await created
+
+    assert (proxy.held, shown.replayed) == (1, False)
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as owner:
+        rows = await (await owner.execute("SELECT id FROM payment_intents")).fetchall()
+    assert [id_.hex for (id_,) in rows] == [intent_id]
