@@ -38,10 +38,13 @@ async def round_trip(connection: AsyncConnection[Any], *statements: Statement) -
     is under way loses the connection: nobody could say what it still has to tell.
     """
     async with connection.lock:
+        # Where the driver would begin a transaction by itself, so do we: what is done belongs to the caller's.
+        idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        sent = (BEGIN, *statements) if idle and not connection.autocommit and statements[0] != BEGIN else statements
         names = _prepared.setdefault(connection, {})
-        fresh = [text for text, _ in statements if text not in names]
+        fresh = [text for text, _ in sent if text not in names]
         try:
-            results = await _exchange(connection.pgconn, names, statements)
+            results = await _exchange(connection.pgconn, names, sent)
         except BaseException:
             connection.pgconn.finish()
             raise
@@ -52,7 +55,7 @@ async def round_trip(connection: AsyncConnection[Any], *statements: Statement) -
             for text in list(names) if isinstance(error, _OUTDATED) else fresh:
                 names.pop(text, None)
             raise error
-    return [_rows(result) for result in results]
+    return [_rows(result) for result in results[len(sent) - len(statements) :]]
 
 
 async def _exchange(conn: pq.abc.PGconn, names: dict[str, bytes], statements: Sequence[Statement]) -> "list[pq.abc.PGresult]":

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from outbox.connection import connect
-from outbox.round_trip import BEGIN, COMMIT, ROLLBACK, Statement, round_trip
+from outbox.round_trip import BEGIN, COMMIT, ROLLBACK, Statement, array, round_trip
 
 ECHO = "SELECT %s::text"
 NUMBERS = "SELECT n::text FROM generate_series(1, %s::int) AS n"
@@ -27,6 +27,35 @@ async def test_each_statement_has_its_rows_in_order(connection: Connection) -> N
 
         assert answers == [[], [("1",), ("2",), ("3",)], [("a",)], [(None,)], [], []]
         assert idle(connection)
+
+
+async def test_parameters_may_have_names(connection: Connection) -> None:
+    """Each is given once, whatever the order, and may be used twice."""
+    statement: Statement = ("SELECT %(b)s::text || %(a)s::text || %(b)s::text, %(none)s::text", {"a": "a", "b": "b", "none": None})
+
+    assert await round_trip(connection, statement, (ECHO, ["c"]), statement) == [[("bab", None)], [("c",)], [("bab", None)]]
+
+
+async def test_an_array_holds_any_texts(connection: Connection) -> None:
+    """As they are, also those that mean something in an array."""
+    texts = ["", "NULL", "a,b", '"', "\\", "{}", " ", "Grüße 東京"]
+
+    (rows,) = await round_trip(connection, ("SELECT unnest(%s::text[])", [array(texts)]))
+
+    assert [text for (text,) in rows] == texts
+    assert await round_trip(connection, ("SELECT unnest(%s::text[])", [array([])])) == [[]]
+
+
+async def test_a_message_belongs_to_the_transaction_of_a_connection_that_begins_them_by_itself(any_database: str) -> None:
+    """Without autocommit the driver's first statement begins one, and so does ours: the rollback undoes it."""
+    async with await psycopg.AsyncConnection.connect(any_database) as opened:
+        await round_trip(opened, ("CREATE TABLE marks (n int)", []), ("INSERT INTO marks VALUES (1) RETURNING n::text", []))
+        assert await round_trip(opened, ("SELECT n::text FROM marks", [])) == [[("1",)]]
+        await opened.rollback()
+        assert await round_trip(opened, ("SELECT to_regclass('marks')::text", [])) == [[(None,)]]
+        await opened.rollback()
+        assert await round_trip(opened, BEGIN, (ECHO, ["a"]), COMMIT) == [[], [("a",)], []]
+        assert idle(opened)
 
 
 async def test_texts_of_all_scripts_come_back_as_they_went(connection: Connection) -> None:
