@@ -130,7 +130,7 @@ class Lane(Generic[Row, Answer]):
             # No row is to blame, so no half would fare better; each look would cost everybody behind it the same time again.
             for item in batch:
                 _refuse(item.future, error)
-        except psycopg.Error as error:
+        except Exception as error:  # noqa: BLE001 - the database's or our own: one row that cannot be read must not take its neighbors along
             if len(batch) == 1:
                 self._refuse_or_step_aside(batch[0], error)
                 return
@@ -138,15 +138,12 @@ class Lane(Generic[Row, Answer]):
             middle = len(batch) // 2
             await self._settle(batch[:middle])
             await self._settle(batch[middle:])
-        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to those who wait, not to the lane
-            for item in batch:
-                _refuse(item.future, error)
         else:
             for item, answer in zip(batch, answers, strict=True):
                 if not item.future.done():
                     item.future.set_result(answer)
 
-    def _refuse_or_step_aside(self, item: "_Item[Row, Answer]", error: psycopg.Error) -> None:
+    def _refuse_or_step_aside(self, item: "_Item[Row, Answer]", error: Exception) -> None:
         item.tries += 1
         if isinstance(error, psycopg.errors.LockNotAvailable) and item.tries < _LOCKED_TRIES:
             self._locked.append(item)

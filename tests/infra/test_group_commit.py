@@ -10,6 +10,9 @@ import pytest
 from app.infra.db import Connection, connect
 from app.infra.group_commit import Lane
 
+# There is no such row, so the batch finds no answer for it.
+UNREADABLE = 1000
+
 
 async def count_up(connection: Connection, ids: list[int]) -> Sequence[int]:
     """Adds one to each row under its lock; a negative id is refused by the table."""
@@ -17,8 +20,8 @@ async def count_up(connection: Connection, ids: list[int]) -> Sequence[int]:
         await connection.execute("INSERT INTO marks SELECT unnest(%s::int[])", ([one for one in ids if one < 0],))
         await connection.execute("SELECT FROM counts WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (ids,))
         rows = await (await connection.execute("UPDATE counts SET n = n + 1 WHERE id = ANY(%s) RETURNING id, n", (ids,))).fetchall()
-    found: dict[int, int] = dict(rows)
-    return [found[one] for one in ids]
+        found: dict[int, int] = dict(rows)
+        return [found[one] for one in ids]
 
 
 @pytest.fixture
@@ -51,6 +54,14 @@ async def test_a_row_that_is_refused_fails_alone(lane: Lane[int, int]) -> None:
     answers = await asyncio.gather(*(lane.submit(number) for number in (1, 2, -1, 3, 4)), return_exceptions=True)
 
     assert isinstance(answers[2], psycopg.errors.CheckViolation)
+    assert [one for one in answers if not isinstance(one, BaseException)] == [1, 1, 1, 1]
+
+
+async def test_a_row_that_our_own_code_stumbles_over_fails_alone(lane: Lane[int, int]) -> None:
+    """An error that is not the database's, as of a stored row that cannot be read, is as little its neighbors' as one that is."""
+    answers = await asyncio.gather(*(lane.submit(number) for number in (1, 2, UNREADABLE, 3, 4)), return_exceptions=True)
+
+    assert isinstance(answers[2], KeyError)
     assert [one for one in answers if not isinstance(one, BaseException)] == [1, 1, 1, 1]
 
 
