@@ -1,6 +1,9 @@
 """A lane over real rows: what gathers goes together, what fails fails alone, and nobody waits for somebody else's lock."""
 
 import asyncio
+import os
+import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
@@ -9,6 +12,8 @@ import pytest
 
 from app.infra.db import Connection, connect
 from app.infra.group_commit import Lane
+from outbox.connection import connect as outbox_connect
+from tests.faults.proxy import proxied
 
 # There is no such row, so the batch finds no answer for it.
 UNREADABLE = 1000
@@ -87,3 +92,15 @@ async def test_a_lost_connection_is_opened_again(lane: Lane[int, int], database:
         )
 
     assert await lane.submit(2) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of these options are Linux's")
+async def test_a_server_that_went_without_a_word_is_given_up(database: str) -> None:
+    """A machine that is gone answers nothing, and nothing says so but the kernel: a lane must not wait for it for a quarter of an hour."""
+    async with proxied(database) as proxy:
+        for opened in (await connect(proxy.url, role=None, lane=True), await outbox_connect(proxy.url)):
+            with socket.socket(fileno=os.dup(opened.fileno())) as wire:
+                assert wire.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
+                assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+            await opened.close()
