@@ -158,6 +158,9 @@ class Lane(Generic[Row, Answer]):
                     return await self._batch(connection, rows)
             except (*_PASSING, psycopg.OperationalError, psycopg.InterfaceError) as error:
                 await self._rollback()
+                if self._connection is not None and isinstance(error, psycopg.errors.InvalidSqlStatementName):
+                    # The driver never finds out which of its statements are gone: a new connection knows none.
+                    await self._connection.close()
                 lost = self._connection is None or self._connection.closed
                 if last == _TRIES - 1:
                     if lost:

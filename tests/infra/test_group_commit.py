@@ -13,6 +13,7 @@ import pytest
 from app.infra.db import Connection, connect
 from app.infra.group_commit import Lane
 from outbox.connection import connect as outbox_connect
+from outbox.round_trip import round_trip
 from tests.faults.proxy import proxied
 
 # There is no such row, so the batch finds no answer for it.
@@ -81,6 +82,24 @@ async def test_a_locked_row_does_not_hold_up_the_rest(lane: Lane[int, int], data
 
     assert held
     assert await submitted[50] == 1
+
+
+async def test_statements_that_the_server_forgot_cost_one_more_try(database: str) -> None:
+    """Those of the driver, which would ask for them for ever, as well as those of a round trip."""
+
+    async def both(connection: Connection, ids: list[int]) -> Sequence[int]:
+        await connection.execute("SELECT 1", prepare=True)
+        await round_trip(connection, ("SELECT 1", []))
+        return ids
+
+    lane: Lane[int, int] = Lane("both", partial(connect, database, role=None, lane=True), both, keys=lambda one: (one,))
+    await lane.start()
+    await lane.submit(1)
+    assert lane._connection is not None
+    await round_trip(lane._connection, ("DEALLOCATE ALL", []))
+
+    assert await lane.submit(2) == 2
+    await lane.stop()
 
 
 async def test_a_lost_connection_is_opened_again(lane: Lane[int, int], database: str) -> None:
