@@ -25,6 +25,8 @@ COMMIT: Statement = ("COMMIT", ())
 ROLLBACK: Statement = ("ROLLBACK", ())
 
 _GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+# The server has forgotten what was prepared, or keeps it for tables as they were before a migration.
+_OUTDATED = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.FeatureNotSupported)
 _prepared: "WeakKeyDictionary[AsyncConnection[Any], dict[str, bytes]]" = WeakKeyDictionary()
 _numbers = itertools.count()
 
@@ -36,10 +38,13 @@ async def round_trip(connection: AsyncConnection[Any], *statements: Statement) -
     is under way loses the connection: nobody could say what it still has to tell.
     """
     async with connection.lock:
+        # Where the driver would begin a transaction by itself, so do we: what is done belongs to the caller's.
+        idle = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        sent = (BEGIN, *statements) if idle and not connection.autocommit and statements[0] != BEGIN else statements
         names = _prepared.setdefault(connection, {})
-        fresh = [text for text, _ in statements if text not in names]
+        fresh = [text for text, _ in sent if text not in names]
         try:
-            results = await _exchange(connection.pgconn, names, statements)
+            results = await _exchange(connection.pgconn, names, sent)
         except BaseException:
             connection.pgconn.finish()
             raise
@@ -47,10 +52,10 @@ async def round_trip(connection: AsyncConnection[Any], *statements: Statement) -
         if result.status not in _GOOD:
             error = error_from_result(result)
             # Which of the new ones are known to the server is not worth finding out; and it may have forgotten all of them.
-            for text in list(names) if isinstance(error, psycopg.errors.InvalidSqlStatementName) else fresh:
+            for text in list(names) if isinstance(error, _OUTDATED) else fresh:
                 names.pop(text, None)
             raise error
-    return [_rows(result) for result in results]
+    return [_rows(result) for result in results[len(sent) - len(statements) :]]
 
 
 async def _exchange(conn: pq.abc.PGconn, names: dict[str, bytes], statements: Sequence[Statement]) -> "list[pq.abc.PGresult]":
@@ -65,11 +70,13 @@ async def _exchange(conn: pq.abc.PGconn, names: dict[str, bytes], statements: Se
             conn.send_prepare(name, numbered)
             preparing.append(True)
         values = [parameters[one] for one in order] if isinstance(parameters, Mapping) else parameters
-        conn.send_query_prepared(name, [None if one is None else one.encode() for one in values])
+        conn.send_query_prepared(name, [_bytes(one) for one in values])
         preparing.append(False)
     conn.pipeline_sync()
     results = await _results(conn)
     conn.exit_pipeline_mode()
+    # One result more: without a COMMIT of their own the statements are committed at the sync, and that was refused.
+    preparing += [False] * (len(results) - len(preparing))
     told = zip(preparing, results, strict=True)
     return [one for prepared, one in told if one.status != pq.ExecStatus.PIPELINE_ABORTED and (one.status not in _GOOD or not prepared)]
 
@@ -118,6 +125,17 @@ def _wake(ready: "asyncio.Future[None]") -> None:
 def _rows(result: pq.abc.PGresult) -> list[Row]:
     columns = range(result.nfields)
     return [tuple(_text(result.get_value(row, column)) for column in columns) for row in range(result.ntuples)]
+
+
+def _bytes(text: str | None) -> bytes | None:
+    """Raises psycopg.DataError: what the server would not take, and what would end at its first NUL without a word."""
+    try:
+        encoded = None if text is None else text.encode()
+    except UnicodeEncodeError as error:
+        raise psycopg.DataError("a lone surrogate cannot be written as UTF-8") from error
+    if encoded is not None and b"\0" in encoded:
+        raise psycopg.DataError("a text of PostgreSQL holds no NUL")
+    return encoded
 
 
 def _text(value: Any) -> str | None:

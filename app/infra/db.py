@@ -27,6 +27,10 @@ TIMEOUTS = "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transacti
 # One locked row must not hold up the rest of a batch. Source: DESIGN, "Writes are set-based".
 LANE_TIMEOUTS = "-c statement_timeout=15000 -c lock_timeout=250 -c idle_in_transaction_session_timeout=10000"
 
+# A server that went without a word (a machine that is gone, a network that is cut) leaves a lane waiting for an answer that never
+# comes: the kernel would give up after a quarter of an hour. A server that works answers its kernel within these, however busy.
+SILENCE = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "20000"}
+
 log = logging.getLogger("db")
 
 _in_transaction: ContextVar[bool] = ContextVar("tollgate_in_transaction", default=False)
@@ -64,7 +68,7 @@ def conninfo(url: str, *, role: Role | None, lane: bool = False) -> str:
     own = f"{LANE_TIMEOUTS if lane else TIMEOUTS} {PINNED_PLANS} -c timezone=UTC"
     given["options"] = f"{given.get('options') or ''} {own}".strip()
     given.setdefault("application_name", f"tollgate {role or 'owner'}")
-    given.setdefault("connect_timeout", "10")
+    given = {**SILENCE, "connect_timeout": "10", **given}
     given["client_encoding"] = "utf8"
     return make_conninfo(**{key: str(value) for key, value in given.items() if value is not None})
 

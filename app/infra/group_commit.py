@@ -22,12 +22,13 @@ Batch = Callable[[Connection, list[Row]], Awaitable[Sequence[Answer]]]
 Connect = Callable[[], Awaitable[Connection]]
 
 # Two locks taken in the other order, a snapshot that is too old, a key that somebody wrote
-# between our look and our insert, statements that a pooler forgot: the same again may pass.
+# between our look and our insert, statements that a pooler forgot or a migration made old: the same again may pass.
 _PASSING = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
     psycopg.errors.UniqueViolation,
     psycopg.errors.InvalidSqlStatementName,
+    psycopg.errors.FeatureNotSupported,
 )
 _TRIES = 4
 # A row that somebody holds longer than the lane's lock timeout (250 ms) steps aside this often, so that it never holds up the rest.
@@ -129,7 +130,7 @@ class Lane(Generic[Row, Answer]):
             # No row is to blame, so no half would fare better; each look would cost everybody behind it the same time again.
             for item in batch:
                 _refuse(item.future, error)
-        except psycopg.Error as error:
+        except Exception as error:  # noqa: BLE001 - the database's or our own: one row that cannot be read must not take its neighbors along
             if len(batch) == 1:
                 self._refuse_or_step_aside(batch[0], error)
                 return
@@ -137,15 +138,12 @@ class Lane(Generic[Row, Answer]):
             middle = len(batch) // 2
             await self._settle(batch[:middle])
             await self._settle(batch[middle:])
-        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to those who wait, not to the lane
-            for item in batch:
-                _refuse(item.future, error)
         else:
             for item, answer in zip(batch, answers, strict=True):
                 if not item.future.done():
                     item.future.set_result(answer)
 
-    def _refuse_or_step_aside(self, item: "_Item[Row, Answer]", error: psycopg.Error) -> None:
+    def _refuse_or_step_aside(self, item: "_Item[Row, Answer]", error: Exception) -> None:
         item.tries += 1
         if isinstance(error, psycopg.errors.LockNotAvailable) and item.tries < _LOCKED_TRIES:
             self._locked.append(item)
@@ -160,6 +158,9 @@ class Lane(Generic[Row, Answer]):
                     return await self._batch(connection, rows)
             except (*_PASSING, psycopg.OperationalError, psycopg.InterfaceError) as error:
                 await self._rollback()
+                if self._connection is not None and isinstance(error, psycopg.errors.InvalidSqlStatementName):
+                    # The driver never finds out which of its statements are gone: a new connection knows none.
+                    await self._connection.close()
                 lost = self._connection is None or self._connection.closed
                 if last == _TRIES - 1:
                     if lost:

@@ -1,5 +1,6 @@
 """The rows that an outcome may move, and the small facts that every kind of move needs of them."""
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +12,14 @@ from app.ledger.store import Posting
 from app.payments.model import Intent, Operation, Payment, Refund
 from app.payments.moves import Moves
 from app.payments.store import Event, ExceptionRow
-from app.providers.base import Declined, Outcome
+from app.providers.base import Approved, Declined, Outcome
 from app.providers.codes import reason_of
+
+# The member of an operation's `outcome` that says that the books hold it in suspense: they hold it there once.
+SUSPENSE = "in_suspense"
+
+# What a bigint holds, and with it the columns of exceptions and of the books.
+_MOST_MINOR_UNITS = 2**63 - 1
 
 
 class Affected(msgspec.Struct):
@@ -71,6 +78,12 @@ def told(outcome: Outcome) -> dict[str, Any]:
     return {"outcome": type(outcome).__name__.lower(), **msgspec.to_builtins(outcome)}
 
 
+def remember(operation: Operation, outcome: Outcome) -> None:
+    """The last word on an operation; that money of it stands in suspense outlives every word."""
+    kept = {SUSPENSE: True} if SUSPENSE in (operation.outcome or {}) else {}
+    operation.outcome = {**told(outcome), **kept}
+
+
 def open_exception(moves: Moves, affected: Affected, kind: str, *, amount: int, currency: str, detail: dict[str, Any]) -> None:
     """Something that happened and that no rule of ours admits: somebody has to look at it. Once per operation and kind."""
     operation = affected.operation
@@ -88,6 +101,23 @@ def open_exception(moves: Moves, affected: Affected, kind: str, *, amount: int, 
             opened_at=moves.now,
         )
     )
+
+
+def book_against_suspense(moves: Moves, affected: Affected, kind: str, approved: Approved, *, detail: dict[str, Any]) -> None:
+    """What a provider says has happened and no rule of ours admits: an exception, and the money in suspense until it is resolved.
+
+    The caller writes the operation. An amount or currency that no book can hold is no reason to forget it: the exception is of what
+    was asked then, and names in its detail what was told.
+    """
+    operation = affected.operation
+    bookable = 0 < approved.amount <= _MOST_MINOR_UNITS and re.fullmatch("[A-Z]{3}", approved.currency) is not None
+    amount, currency = (approved.amount, approved.currency) if bookable else (operation.amount, operation.currency)
+    open_exception(moves, affected, kind, amount=amount, currency=currency, detail={**detail, "told": told(approved)})
+    # An authorization holds money and moves none; a void gives some back that was never taken.
+    if bookable and operation.type not in ("void", "authorize") and SUSPENSE not in (operation.outcome or {}):
+        operation.outcome = {**(operation.outcome or {}), SUSPENSE: True}
+        event: LedgerEvent = "suspense_returned" if operation.type == "refund" else "suspense_received"
+        post(moves, affected, event, amount=amount, currency=currency)
 
 
 def unwanted(intent: Intent) -> bool:

@@ -70,16 +70,18 @@ async def create_batch(connection: Connection, news: list[NewIntent]) -> tuple[S
     announcements = fan_out.encoded([one for new in news for one in new.moves.announcements])
     (written,) = await round_trip(connection, (CREATE, (keys, events, intents, announcements)))
     winners, announced = written[0]
-    return await _answers(connection, news, set((winners or "").replace("-", "").split(","))), announced != "0"
-
-
-async def _answers(connection: Connection, news: Sequence[NewIntent], winners: set[Id]) -> list[Created]:
-    losers = [new.key for new in news if new.moves.new_intents[0].id not in winners]
+    won: set[Id] = set((winners or "").replace("-", "").split(","))
+    losers = [new.key for new in news if new.moves.new_intents[0].id not in won]
     # The statement that lost to a concurrent request cannot see its row; the next one can.
     stored = await idempotency.find(connection, losers) if losers else {}
-    answers: list[Created] = []
-    for new in news:
-        earlier = stored.get(new.key.scope)
-        ours = earlier is None or earlier.object_id == new.moves.new_intents[0].id  # committed by a run whose answer was lost
-        answers.append(Created() if ours else Created(stored=earlier))
-    return answers
+    if len(stored) < len(losers):
+        # A key that stood in the way was purged before it could be read: what would have been written under it is not there.
+        answers, more = await create_batch(connection, news)
+        return answers, more or announced != "0"
+    return [_answer(new, stored.get(new.key.scope)) for new in news], announced != "0"
+
+
+def _answer(new: NewIntent, stored: KeyRow | None) -> Created:
+    # A key with our own intent was committed by a run whose answer was lost.
+    ours = stored is None or stored.object_id == new.moves.new_intents[0].id
+    return Created() if ours else Created(stored=stored)

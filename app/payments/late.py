@@ -1,7 +1,6 @@
 """What arrives after an operation was closed: nothing new, or a truth that no edge admits and that is booked all the same."""
 
-from app.ledger.rules import Event as LedgerEvent
-from app.payments.affected import Affected, answer, failure_of, open_exception, post, refund_of, told
+from app.payments.affected import Affected, answer, book_against_suspense, failure_of, open_exception, post, refund_of, remember, told
 from app.payments.model import PAYMENT, REFUND, status_after_refunds
 from app.payments.moves import COMPENSATION, Moves, move_operation, record, schedule_look_up, show_closed
 from app.providers.base import CHARGE_TYPES, Approved, Declined, Outcome, Unknown
@@ -45,25 +44,14 @@ def _book_exception(moves: Moves, affected: Affected, approved: Approved) -> Non
     # A look-up and a callback bring the same truth: beside the answer that closed it, the operation remembers the one that came late.
     operation.outcome = {**(operation.outcome or {}), LATE: told(approved)}
     moves.operations.append(operation)
-    open_exception(
-        moves,
-        affected,
-        f"late_{operation.type}",
-        amount=approved.amount,
-        currency=approved.currency,
-        detail={"was": operation.status, "told": told(approved)},
-    )
-    # An authorization that came late holds money and moves none; a void gives some back that was never taken.
-    if operation.type not in ("void", "authorize"):
-        event: LedgerEvent = "suspense_returned" if operation.type == "refund" else "suspense_received"
-        post(moves, affected, event, amount=approved.amount, currency=approved.currency)
+    book_against_suspense(moves, affected, f"late_{operation.type}", approved, detail={"was": operation.status})
 
 
 def _refund_came_back(moves: Moves, affected: Affected, declined: Declined) -> None:
     operation, payment, refund = affected.operation, affected.payment, refund_of(affected)
     failure = failure_of(declined)
     move_operation(moves, operation, "reversed", "failed")
-    operation.outcome = told(declined)
+    remember(operation, declined)
     refund.failure = failure
     payment.amount_refunded -= refund.amount
     show_closed(payment, operation, failure)

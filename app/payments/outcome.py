@@ -11,8 +11,17 @@ import msgspec
 
 from app.core.ids import typeid
 from app.ledger import rules
-from app.ledger.rules import Event as LedgerEvent
-from app.payments.affected import Affected, answer, failure_of, open_exception, post, refund_of, told, unwanted
+from app.payments.affected import (
+    Affected,
+    answer,
+    book_against_suspense,
+    failure_of,
+    open_exception,
+    post,
+    refund_of,
+    remember,
+    unwanted,
+)
 from app.payments.late import apply_late, is_younger
 from app.payments.model import (
     AUTHORIZATION_LIFETIME,
@@ -49,7 +58,7 @@ def apply(moves: Moves, affected: Affected, outcome: Outcome) -> bool:
         outcome = _other_amount(moves, affected, outcome)
     if not operation.is_open and not _is_found(affected, outcome):
         return apply_late(moves, affected, outcome)
-    operation.outcome = told(outcome)
+    remember(operation, outcome)
     match outcome:
         case Approved():
             operation.provider_ref = outcome.provider_ref
@@ -85,10 +94,7 @@ def _other_amount(moves: Moves, affected: Affected, approved: Approved) -> Unkno
     told_of = f"{approved.amount} {approved.currency}"
     first = "other_amount" not in (operation.outcome or {}).get("why", "")
     if affected.looked_up and first:
-        open_exception(moves, affected, "other_amount", amount=approved.amount, currency=approved.currency, detail={"told": told(approved)})
-        if operation.type in ("sale", "capture", "refund"):
-            event: LedgerEvent = "suspense_returned" if operation.type == "refund" else "suspense_received"
-            post(moves, affected, event, amount=approved.amount, currency=approved.currency)
+        book_against_suspense(moves, affected, "other_amount", approved, detail={})
     mark = "other_amount: " if affected.looked_up else ""
     return Unknown(why=f"{mark}the provider speaks of {told_of}, asked were {operation.amount} {operation.currency}")
 

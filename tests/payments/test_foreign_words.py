@@ -22,6 +22,8 @@ from tests.payments.builders import approved
 from tests.payments.worker import at_work
 
 NUL = "A\x00B"
+# What `json.loads` makes of "A\ud800B": half of a pair, for which UTF-8 has no code.
+HALF = "A\ud800B"
 SHOWN = "A\N{REPLACEMENT CHARACTER}B"
 LONG = "\N{SNOWMAN}" * 300_000
 # What is kept of a text; see `storable`.
@@ -88,9 +90,9 @@ def longest_text(value: Any) -> int:
     return max((longest_text(member) for member in members), default=0)
 
 
-@pytest.mark.parametrize(("status", "says"), saying(NUL), ids=named)
-async def test_a_nul_in_an_answer_is_made_visible_and_the_answer_is_booked(database: str, status: str, says: Outcome) -> None:
-    """Postgres keeps no NUL; what happened is kept all the same, and its row leaves the outbox."""
+@pytest.mark.parametrize(("status", "says"), saying(NUL) + saying(HALF), ids=named)
+async def test_what_no_text_can_hold_is_made_visible_and_the_answer_is_booked(database: str, status: str, says: Outcome) -> None:
+    """Postgres keeps no NUL and no half of a pair of surrogates; what happened is kept all the same, and its row leaves the outbox."""
     async with at_work(database, Speaker(says)) as shift:
         operation = await shift.counter.sale()
         await shift.worker.run()
@@ -114,6 +116,20 @@ async def test_an_overlong_text_in_an_answer_is_cut_and_the_answer_is_booked(dat
         assert await shift.counter.rows("SELECT actor FROM outbox WHERE queue = 'psp'") == []
         ((longest,),) = await shift.counter.rows("SELECT max(octet_length(data::text)) FROM events")
         assert longest < 10 * 4 * LONGEST
+
+
+async def test_an_amount_that_no_book_can_hold_is_seen_by_somebody_and_asked_about_no_more_than_any_unknown(database: str) -> None:
+    """The look-up's row leaves the outbox with an exception; the operation stays unknown, with the clock and the operator."""
+    async with at_work(database, Speaker(approved(2**63), first=Unknown(why="status 500"))) as shift:
+        operation = await shift.counter.sale()
+        await shift.worker.run()
+        for _ in range(2):
+            await shift.worker.look_up()
+        standing = await shift.counter.read(operation)
+
+        assert (standing.operation.status, standing.operation.next_lookup_at is not None) == ("unknown", True)
+        assert await shift.counter.rows("SELECT kind FROM exceptions") == [("other_amount",)]
+        assert await shift.counter.rows("SELECT actor FROM outbox WHERE queue = 'psp'") == []
 
 
 async def test_a_look_up_may_find_a_nul(database: str) -> None:

@@ -1,9 +1,12 @@
 """Answers that come out of turn: an old one is never taken for news, and news is never dropped."""
 
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from app.core.clock import now
-from app.providers.base import ActionRequired, Unknown
+from app.providers.base import ActionRequired, Approved, Unknown
 from tests.payments.builders import CHARGE, Counter, approved, declined
 from tests.payments.test_outcome import assert_books_balance
 
@@ -55,6 +58,86 @@ async def test_another_amount_is_an_exception_once_a_look_up_has_found_it(counte
     assert echoed == []
     assert await counter.rows(EXCEPTIONS) == [("other_amount", 10001, "EUR")]
     assert (await counter.read(operation)).operation.status == "unknown"
+    await assert_books_balance(counter, database)
+
+
+async def test_another_amount_after_the_end_is_an_exception_once(counter: Counter, database: str) -> None:
+    """Each look-up finds it again: it is booked by the first, and the others are no rows that nobody can ever book."""
+    operation = await counter.sale()
+    await counter.tell(operation, declined())
+    for _ in range(3):
+        await counter.tell(operation, approved(10001), asked_at=now(), looked_up=True)
+
+    assert await counter.rows(EXCEPTIONS) == [("other_amount", 10001, "EUR")]
+    assert await counter.rows("SELECT type FROM ledger_transactions") == [("suspense",)]
+    await assert_books_balance(counter, database)
+
+
+@pytest.mark.parametrize("last", [approved(), approved(10001)])
+async def test_what_stands_in_suspense_already_does_not_stand_in_the_way_of_the_truth(
+    counter: Counter, database: str, last: Approved
+) -> None:
+    """Another amount, then a decline, then the approval after all: both are exceptions, and one effect is in suspense once."""
+    operation = await counter.sale()
+    await counter.tell(operation, approved(10001), asked_at=now(), looked_up=True)
+    await counter.tell(operation, declined(), asked_at=now(), looked_up=True)
+    for _ in range(2):
+        await counter.tell(operation, last, asked_at=now(), looked_up=True)
+
+    late = [("late_sale", 10000, "EUR")] if last.amount == 10000 else []
+    assert await counter.rows(EXCEPTIONS) == [("other_amount", 10001, "EUR"), *late]
+    assert await counter.rows("SELECT type FROM ledger_transactions") == [("suspense",)]
+    await assert_books_balance(counter, database)
+
+
+async def test_a_second_opinion_on_a_booked_sale_is_asked_about_and_not_booked(counter: Counter, database: str) -> None:
+    """Another amount, the right one, and the other one again: what was captured stays, and the provider is asked once more."""
+    operation = await counter.sale()
+    for amount in (10001, 10000, 10001):
+        await counter.tell(operation, approved(amount), asked_at=now(), looked_up=True)
+
+    assert (await counter.read(operation)).payment.amount_captured == 10000
+    assert await counter.rows(EXCEPTIONS) == [("other_amount", 10001, "EUR")]
+    await assert_books_balance(counter, database)
+
+
+NO_BOOK_HOLDS = {
+    "more than a bigint": {"amount": 2**63},
+    "hundreds of digits": {"amount": 10**400},
+    "nothing": {"amount": 0},
+    "less than nothing": {"amount": -1},
+    "small letters": {"currency": "eur"},
+    "no currency": {"currency": ""},
+}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("told", NO_BOOK_HOLDS.values(), ids=NO_BOOK_HOLDS)
+async def test_what_no_book_can_hold_is_an_exception_of_what_was_asked(
+    counter: Counter, database: str, *, told: dict[str, Any], ended: bool
+) -> None:
+    """A look-up finds an amount or a currency that cannot be: somebody sees it, and nothing is booked of it."""
+    operation = await counter.sale()
+    if ended:
+        await counter.tell(operation, declined())
+    for _ in range(2):
+        await counter.tell(operation, approved(**told), asked_at=now(), looked_up=True)
+
+    assert await counter.rows(EXCEPTIONS) == [("other_amount", 10000, "EUR")]
+    ((detail,),) = await counter.rows("SELECT detail FROM exceptions")
+    assert {name: detail["told"][name] for name in told} == told
+    assert (await counter.read(operation)).operation.status == ("declined" if ended else "unknown")
+    assert await counter.rows("SELECT type FROM ledger_transactions") == []
+    await assert_books_balance(counter, database)
+
+
+async def test_a_late_void_of_no_amount_is_an_exception_of_the_authorization(counter: Counter, database: str) -> None:
+    """A void is of all that was authorized, whatever amount a provider names with it, and none is named often."""
+    void = await counter.void((await counter.authorized()).payment.id)
+    await counter.tell(void, declined())
+    await counter.tell(void, approved(0), asked_at=now(), looked_up=True)
+
+    assert await counter.rows(EXCEPTIONS) == [("late_void", 10000, "EUR")]
     await assert_books_balance(counter, database)
 
 
