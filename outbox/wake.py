@@ -214,6 +214,8 @@ class Listener:
 
         loop.add_reader(socket, ready)
         try:
+            # What came with the driver's last answer lies in the buffer already.
+            ready()
             async with asyncio.timeout(SILENCE_SECONDS):
                 await ended.wait()
         except TimeoutError:
