@@ -14,7 +14,7 @@ import psycopg
 from psycopg import AsyncConnection, pq, sql
 
 from outbox.connection import connect
-from outbox.round_trip import array, round_trip
+from outbox.round_trip import Statement, array, round_trip
 
 log = logging.getLogger("outbox")
 
@@ -228,6 +228,12 @@ class Listener:
     def _heard(self, pid: int, channel: str, payload: str) -> None:
         if self._waker is None or pid != self._waker.backend_pid:
             _tell(self._hearers.get(channel, ()), payload.split(","))
+
+
+def notification(channel: str, items: Iterable[str]) -> Statement:
+    """For a batch that says it itself, behind its COMMIT and in the same message; a failure cannot undo what is committed."""
+    said = list(payloads(items))
+    return NOTIFY, (array(channel for _ in said), array(said))
 
 
 def payloads(items: Iterable[str]) -> Iterator[str]:

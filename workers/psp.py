@@ -15,7 +15,6 @@ from app.infra.db import Connection, Pool, assert_no_transaction, connect, open_
 from app.infra.group_commit import Lane
 from app.payments import store
 from app.payments.moves import KEY_LIFETIME, LOOK_UP, PSP_QUEUE, SEND, LookUpTask, PspTask, browser_url, psp_request
-from app.payments.road import DONE
 from app.payments.settle import OperationMissing, Settled, Settlement, settle_batch, touched
 from app.providers.base import Adapter, Declined, NotFound, Outcome, Unavailable, Unknown
 from app.providers.codes import reason_of
@@ -164,10 +163,6 @@ async def open_actors(settings: Settings, waker: Waker) -> AsyncIterator[Sequenc
 
     async def batch(connection: Connection, settlements: list[Settlement]) -> Sequence[Settled]:
         answers, queues = await settle_batch(connection, settlements)
-        # The payer waits, so who answers is told first.
-        for one, answer in zip(settlements, answers, strict=True):
-            if answer.held and answer.error is None:
-                waker.notify(DONE, one.task.operation_id)
         for queue in queues:
             waker.wake(queue)
         return answers

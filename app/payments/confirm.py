@@ -71,7 +71,7 @@ def touched(confirm: Confirm) -> Iterable[Hashable]:
 
 def confirm_batch(registry: Registry) -> Batch:
     async def batch(connection: Connection, confirms: list[Confirm]) -> tuple[Sequence[Confirmed], frozenset[str]]:
-        """The answers in order, and the queues to wake now that it is committed."""
+        """The answers in order, and the queues that are still to be woken now that it is committed."""
         locks = confirm_locks([one.intent_id for one in confirms], [one.key for one in confirms])
         _, rows = await round_trip(connection, BEGIN, locks)
         locked = read_locked(rows)
@@ -83,7 +83,7 @@ def confirm_batch(registry: Registry) -> Batch:
             await round_trip(connection, ROLLBACK)
             return answers, frozenset()
         written = writing(merged([moves for _, moves in fresh]), also=[key_part([key for key, _ in fresh])])
-        return answers, written.queues(await round_trip(connection, *written.statements, COMMIT))
+        return answers, written.webhooks(await round_trip(connection, *written.statements, COMMIT, *written.told()))
 
     return batch
 

@@ -10,14 +10,12 @@ from app.infra.group_commit import Lane
 from app.payments import confirm, create, waiting
 from app.payments.confirm import Confirm, Confirmed
 from app.payments.create import Created, NewIntent
+from app.payments.settle import DONE
 from app.payments.waiting import Answered, Waiters
 from app.providers.registry import Registry
 from app.settings import Settings
 from app.webhooks.fan_out import QUEUE as WEBHOOKS
 from outbox.wake import Listener, Waker
-
-# Workers say here which operations have moved.
-DONE = "operations.done"
 
 
 class Road(NamedTuple):

@@ -17,6 +17,10 @@ from app.payments.write import merged, writing
 from app.providers.base import Outcome
 from outbox import Claimed
 from outbox.round_trip import BEGIN, COMMIT, ROLLBACK, Statement, round_trip
+from outbox.wake import notification
+
+# Here it is said which operations have moved.
+DONE = "operations.done"
 
 
 class Settlement(msgspec.Struct):
@@ -48,7 +52,7 @@ def touched(settlement: Settlement) -> Iterable[Hashable]:
 
 
 async def settle_batch(connection: Connection, settlements: list[Settlement]) -> tuple[Sequence[Settled], frozenset[str]]:
-    """The answers in the order of `settlements`, and the queues to wake now that it is committed."""
+    """The answers in the order of `settlements`, and the queues that are still to be woken now that it is committed."""
     locks = locks_of([one.row for one in settlements], [one.task for one in settlements])
     _, rows = await round_trip(connection, BEGIN, locks)
     answers, decided = _decide(settlements, read_locked(rows))
@@ -57,11 +61,14 @@ async def settle_batch(connection: Connection, settlements: list[Settlement]) ->
         await round_trip(connection, ROLLBACK)
         return answers, frozenset()
     settled = Part(outbox.SETTLED, outbox.tokens(done), len(done))
+    # The payer waits, so who answers is told with the commit.
+    answered = [one.task.operation_id for one, answer in zip(settlements, answers, strict=True) if answer.held and answer.error is None]
+    told = notification(DONE, answered)
     if not decided:
-        await round_trip(connection, fused([settled]), COMMIT)
+        await round_trip(connection, fused([settled]), COMMIT, told)
         return answers, frozenset()
     written = writing(merged(decided), also=[settled])
-    return answers, written.queues(await round_trip(connection, *written.statements, COMMIT))
+    return answers, written.webhooks(await round_trip(connection, *written.statements, COMMIT, told, *written.told()))
 
 
 def locks_of(rows: Sequence[Claimed], tasks: Sequence[PspTask | LookUpTask]) -> Statement:

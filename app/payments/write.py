@@ -17,6 +17,7 @@ from app.payments.store import Part
 from app.webhooks import fan_out
 from app.webhooks.fan_out import QUEUE as WEBHOOKS
 from outbox.round_trip import Statement
+from outbox.wake import channel_of, notification
 
 Versioned = Intent | Payment | Refund
 V = TypeVar("V", Intent, Payment, Refund)
@@ -44,11 +45,13 @@ class Writing(NamedTuple):
     # Which of the statements says how many webhooks there are to deliver.
     fanned: int | None
 
-    def queues(self, answers: Sequence[Sequence[Sequence[Any]]]) -> frozenset[str]:
-        """The queues that have to be woken once it has been committed; `answers` are the rows of `statements`, in order."""
-        if self.fanned is not None and int(answers[self.fanned][0][1]):
-            return self.rows | {WEBHOOKS}
-        return self.rows
+    def told(self) -> list[Statement]:
+        """Wakes the queues of `rows`, for a batch that sends it behind its COMMIT."""
+        return [notification(channel_of(queue), [""]) for queue in sorted(self.rows)]
+
+    def webhooks(self, answers: Sequence[Sequence[Sequence[Any]]]) -> frozenset[str]:
+        """The queue of webhooks when there are any; `answers` are the rows of `statements`, in order."""
+        return frozenset({WEBHOOKS}) if self.fanned is not None and int(answers[self.fanned][0][1]) else frozenset()
 
 
 def writing(moves: Moves, *, also: Sequence[Part] = ()) -> Writing:
@@ -71,7 +74,7 @@ async def write(connection: Connection, moves: Moves, *, also: Sequence[Part] = 
     written = writing(moves, also=also)
     async with connection.pipeline():
         cursors = [await connection.execute(text, parameters, prepare=True) for text, parameters in written.statements]
-    return written.queues([await cursor.fetchall() if cursor.description else [] for cursor in cursors])
+    return written.rows | written.webhooks([await cursor.fetchall() if cursor.description else [] for cursor in cursors])
 
 
 def _consequences(moves: Moves) -> list[Part]:
