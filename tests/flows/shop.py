@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
+import psycopg
 
 from tests.flows.running import Merchant, System
 
@@ -114,8 +115,21 @@ class Shop:
 
     async def events(self, object_: Json) -> list[str]:
         """The types of what the merchant was told about the object, in order."""
+        await self._until_everything_is_shown()
         page = await self.read(f"/v1/events?limit=100&object_id={object_['id']}")
         return [one["type"] for one in page["data"]]
+
+    async def _until_everything_is_shown(self) -> None:
+        """The feed ends before the oldest transaction of the server, also where that is another test's."""
+
+        async def shown() -> bool | None:
+            async with await psycopg.AsyncConnection.connect(self.system.database_url, autocommit=True) as connection:
+                cursor = await connection.execute(
+                    "SELECT count(*) FROM events WHERE transaction_id >= pg_snapshot_xmin(pg_current_snapshot())"
+                )
+                return await cursor.fetchone() == (0,) or None
+
+        await eventually(shown, what="a feed that shows everything")
 
 
 def method(card: str) -> Json:
