@@ -1,9 +1,11 @@
-"""Stands between a process and PostgreSQL, reads what the process says, and cuts the connection at a COMMIT it was asked to spoil.
+"""Stands between a process and PostgreSQL, reads what the process says, and cuts the connection at a commit it was asked to spoil.
 
     async with proxied(url) as proxy:
         proxy.cut("after", "INSERT INTO idempotency_keys")
 
-`before`: the server never sees the COMMIT and rolls back. `after`: the server has committed and nobody hears of it. It can also hold
+A commit is a COMMIT, or the sync that ends statements outside of a transaction.
+
+`before`: the server never sees it and rolls back. `after`: the server has committed and nobody hears of it. It can also hold
 an answer back for a while: what was asked is done, and whoever asked hears of it late.
 """
 
@@ -34,7 +36,7 @@ class Proxy:
         self._conversations: set[asyncio.Task[None]] = set()
 
     def cut(self, when: When, statement: str) -> None:
-        """The next COMMIT of a transaction in which `statement` stood; once."""
+        """The next commit of what `statement` stood in; once."""
         self._order = (when, statement)
 
     def hold_back(self, seconds: float, words: bytes) -> None:
@@ -105,15 +107,16 @@ class Cut(Exception):
 
 
 class Conversation:
-    """One connection. The client's side is read message by message, the server's only where a COMMIT's answer must be held back."""
+    """One connection. The client's side is read message by message, the server's only where a commit's answer must be held back."""
 
     def __init__(self, proxy: Proxy, server: asyncio.StreamWriter) -> None:
         self._proxy = proxy
         self._server = server
         self._prepared: dict[bytes, str] = {}
-        # Statements since the last BEGIN.
+        # Statements that the next commit commits, and whether it is for the client to say COMMIT.
         self._statements: list[str] = []
-        self._silenced = False
+        self._begun = False
+        self._silenced = b""
 
     async def client_speaks(self, reader: asyncio.StreamReader) -> None:
         while True:
@@ -127,9 +130,14 @@ class Conversation:
             message = await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)
             statement = self._statement(head[:1], message)
             when = self._noted(statement) if statement is not None else None
+            # The tag that completes the command, or the server's word that it waits for the next one: it is committed.
+            committed = b"COMMIT\0"
+            if head[:1] == b"S" and not self._begun:
+                when, committed = self._committing(), b"Z\0\0\0\x05I"
             if when == "before":
                 raise Cut
-            self._silenced = self._silenced or when == "after"
+            if when == "after":
+                self._silenced = committed
             self._server.write(head + message)
             await self._server.drain()
 
@@ -139,8 +147,7 @@ class Conversation:
                 await asyncio.sleep(self._proxy.take_delay(said))
                 writer.write(said)
                 await writer.drain()
-            elif b"COMMIT\0" in said:
-                # The tag that completes the command: it is committed.
+            elif self._silenced in said:
                 raise Cut
         raise EOFError
 
@@ -158,11 +165,17 @@ class Conversation:
 
     def _noted(self, statement: str) -> When | None:
         if statement.startswith("BEGIN"):
-            self._statements = []
-        if statement.startswith("COMMIT"):
-            return self._proxy.take_order(self._statements)
-        self._statements.append(statement)
+            self._begun, self._statements = True, []
+        elif statement.startswith(("COMMIT", "ROLLBACK")):
+            self._begun = False
+            return self._committing() if statement.startswith("COMMIT") else None
+        else:
+            self._statements.append(statement)
         return None
+
+    def _committing(self) -> When | None:
+        statements, self._statements = self._statements, []
+        return self._proxy.take_order(statements)
 
 
 @asynccontextmanager
