@@ -47,6 +47,7 @@ def measure(directory: Path, *, rounds: int, share: float) -> dict[str, list[flo
         data, merchant_id = _an_intent(stand)
         for _ in range(rounds):
             _until_quiet(stand)
+            note("machine_ms", _pace())
             alone = _load(stand, mode="pay", count=int(300 * share), connections=1)
             note("confirm_p50_at_1_ms", quantile(alone.confirm_ms, 0.5))
             paced = _load(stand, mode="pay", count=int(2_000 * share), connections=64, per_second=200.0)
@@ -88,6 +89,18 @@ def _whole(stand: Stand, receiver_url: str, *, count: int) -> float:
 def _received(receiver_url: str) -> int:
     with urlopen(receiver_url) as answer:
         return int(answer.read())
+
+
+def _pace() -> float:
+    """Milliseconds of a fixed piece of work: a shared machine is faster and slower by turns, and what waits shows it."""
+
+    def once() -> float:
+        begun, total = time.perf_counter(), 0
+        for number in range(300_000):
+            total += number * number
+        return (time.perf_counter() - begun) * 1000
+
+    return min(once() for _ in range(5))
 
 
 def _until_quiet(stand: Stand) -> None:
