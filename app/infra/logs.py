@@ -67,7 +67,7 @@ class Output:
         self._lines: list[bytes] = []
         self._lost = 0
         self._wanted = threading.Event()
-        self._one_at_a_time = threading.Lock()
+        self._writing = False
         threading.Thread(target=self._write_for_ever, name="logs", daemon=True).start()
 
     def put(self, line: bytes) -> None:
@@ -79,20 +79,20 @@ class Output:
             self._wanted.set()
 
     def flush(self) -> None:
-        """What was put before is out, or stdout takes nothing."""
-        if self._one_at_a_time.acquire(timeout=FLUSH_SECONDS):
-            try:
-                self._write()
-            finally:
-                self._one_at_a_time.release()
+        """What was put before is out, or stdout takes nothing. Only the thread writes: whoever waits for it can stop waiting."""
+        end = time.monotonic() + FLUSH_SECONDS
+        while (self._lines or self._writing) and time.monotonic() < end:
+            self._wanted.set()
+            time.sleep(GATHER_SECONDS / 2)
 
     def _write_for_ever(self) -> None:
         while True:
             self._wanted.wait()
             time.sleep(GATHER_SECONDS)
             self._wanted.clear()
-            with self._one_at_a_time:
-                self._write()
+            self._writing = True
+            self._write()
+            self._writing = False
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []

@@ -211,6 +211,14 @@ def test_a_stdout_that_takes_nothing_stops_nobody() -> None:
         assert json.loads(process.stdout.readline())["event"] == "line"
 
 
+def test_a_last_line_for_a_stdout_that_takes_nothing_stops_nobody() -> None:
+    """The process ends in time also where its very last words meet a pipe that is full already."""
+    fill = "import os\nos.set_blocking(1, False)\ntry:\n    while True: os.write(1, b'x' * 4096)\nexcept BlockingIOError: os.set_blocking(1, True)\n"
+    program = PROGRAM.format(level="info", readable=False, statements=f"{fill}ours.info('last')")
+    with subprocess.Popen([sys.executable, "-c", program], cwd=PACKAGES, stdout=subprocess.PIPE) as process:
+        assert process.wait(60) == 0
+
+
 def test_every_field_that_the_code_says_is_allowed() -> None:
     """A field that is dropped at run time is a line that says less than its author meant."""
     loggers = {"log", "_log", "logger"}
