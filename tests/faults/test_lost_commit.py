@@ -14,6 +14,7 @@ from tests.faults.proxy import Proxy, When, proxied
 from tests.faults.stage import SHORT, shopping, staged
 from tests.flows.books import assert_books_agree, open_operations, rows
 from tests.flows.shop import Json, Reply, Shop, eventually
+from tests.webhooks.receiver import running as receiving
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("processes")]
 
@@ -108,6 +109,33 @@ async def test_an_act_whose_commit_is_lost_is_done_once(wires: Wires, when: When
     assert final.status == (201 if act == "refund" else 200)
     done = {"capture": ["authorize", "capture"], "refund": ["refund", "sale"]}.get(act, ["authorize", "void"])
     assert await charged(wires.shop, payment) == done
+
+
+@BOTH
+async def test_a_delivery_whose_commit_is_lost_is_sent_and_recorded_once(wires: Wires, when: When) -> None:
+    """The answer of the merchant's server is written down, whether or not the worker hears that it was."""
+    shop = wires.shop
+    async with receiving() as receiver:
+        endpoint = {"url": f"{receiver.url}/hook", "enabled_events": ["payment.captured"]}
+        hook = (await shop.post("/v1/webhook_endpoints", endpoint)).json
+
+        async def delivered(count: int) -> list[Json] | None:
+            listed = (await shop.read(f"/v1/webhook_endpoints/{hook['id']}/deliveries"))["data"]
+            waiting = await rows(shop.system, "SELECT 1 FROM outbox WHERE queue = 'webhooks'")
+            return listed if len(listed) == count and not waiting else None
+
+        # The first success of an endpoint is written down in another way than those that follow.
+        await shop.pay()
+        await eventually(lambda: delivered(1), what="a first delivery")
+        cuts = wires.worker.cuts
+        wires.worker.cut(when, "INSERT INTO webhook_deliveries")
+        await shop.pay()
+        deliveries = await eventually(lambda: delivered(2), what="a second delivery")
+
+        assert wires.worker.cuts == cuts + 1
+        assert [(one["status"], one["attempts"]) for one in deliveries] == [("delivered", 1), ("delivered", 1)]
+        assert len(receiver.got("/hook")) == 2
+        await shop.ask("DELETE", f"/v1/webhook_endpoints/{hook['id']}")
 
 
 @BOTH
