@@ -1,6 +1,7 @@
 """What a person reads: counts, kills, checks, and for each payment that is wrong its timeline."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from app.crash_check.checks import Check
@@ -61,8 +62,11 @@ def problems(checks: Sequence[Check]) -> Iterator[str]:
 
 
 def payments_in_question(checks: Sequence[Check]) -> list[str]:
-    found = dict.fromkeys(problem.payment_id for check in checks for problem in check.problems)
-    return [payment_id for payment_id in found if payment_id is not None][:TIMELINES_SHOWN]
+    """The first of every sentence that is not true, then the second ones, and so on."""
+    in_turn = (problem for problems in zip_longest(*(check.problems for check in checks)) for problem in problems)
+    found = dict.fromkeys(problem.payment_id for problem in in_turn if problem is not None)
+    shown = max(TIMELINES_SHOWN, sum(1 for check in checks if check.problems))
+    return [payment_id for payment_id in found if payment_id is not None][:shown]
 
 
 def timeline(payment_id: str, entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
