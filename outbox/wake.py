@@ -196,7 +196,7 @@ class Listener:
                 await connection.execute("SELECT 1")
 
     async def _hear(self, conn: pq.abc.PGconn) -> None:
-        """For `SILENCE_SECONDS`. The driver's own generator of notifications costs five times as much for each."""
+        """For `SILENCE_SECONDS`. Without the driver's generator, which waits anew for each notification."""
         loop = asyncio.get_running_loop()
         socket = conn.socket
         ended = asyncio.Event()
